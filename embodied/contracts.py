@@ -1,0 +1,251 @@
+"""The joints between rooms: what a readout, an action head, a policy, an expert and an environment are.
+
+One letter per axis, the same everywhere: B batch, T time steps of history, N feature tokens, M connected tokens, R readout
+tokens, L sequence length, D model width, H action horizon, A action dimensions, S state dimensions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from embodied.spec import Embodiment
+
+Observation = Mapping[str, Any]
+"""One flat observation as `embodied.spec` lists it, or a batch: the same keys, arrays stacked, `task` a list of str."""
+
+Generators = Sequence[torch.Generator]
+"""One generator per row of a batch, so that a row's noise does not depend on who shares its batch."""
+
+
+class Prefix(Protocol):
+    """The observation as the language model holds it: encoded once, continued as often as a head needs.
+
+    Attributes:
+        keys, values: per layer (B, heads, L, head width): what a flow expert attends layer by layer.
+        present: (B, L), bool; False on padding.
+        vocabulary: how many token ids the language model has; its last 256 are free for action tokens.
+    """
+
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+    present: Tensor
+    vocabulary: int
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids (B, N) to embeddings (B, N, D)."""
+
+    def extend(self, embeddings: Tensor) -> tuple[Tensor, Prefix]:
+        """Read on from here: embeddings (B, N, D) to hidden states (B, N, D) and the longer prefix.
+
+        The new tokens are causal among themselves and see everything present. `self` is left as it was, and gradients
+        flow into it.
+        """
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states (B, N, D) to next-token logits (B, N, vocabulary)."""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What the LVLM hands to an action head; a head takes the part it needs.
+
+    Attributes:
+        tokens: hidden states at the readout positions, (B, T, R, D), float.
+        steps: which history steps exist, (B, T), bool; the rest is padding.
+        prefix: the sequence before the readout, to decode on from (token heads) or attend to (experts).
+    """
+
+    tokens: Tensor
+    steps: Tensor
+    prefix: Prefix | None = None
+
+    @property
+    def last(self) -> Tensor:
+        """Readout tokens of the latest real step of each sample, (B, R, D)."""
+        order = torch.arange(self.steps.shape[1], device=self.steps.device)
+        latest = torch.where(self.steps, order, -1).amax(dim=1)
+        return self.tokens[torch.arange(len(latest), device=latest.device), latest]
+
+
+class ActionHead(nn.Module, ABC):
+    """Turns a readout into a chunk of actions, and a demonstrated chunk into a loss.
+
+    Actions are what `processing` made of the embodiment's units: normalised, (B, H, A), float32.
+
+    Args:
+        width: size D of a readout token.
+        horizon: H, how many future steps one chunk covers.
+        action_dim: A, how many numbers one step has.
+
+    Raises:
+        ValueError: a size is not positive.
+    """
+
+    def __init__(self, width: int, horizon: int, action_dim: int) -> None:
+        super().__init__()
+        for name, size in {"width": width, "horizon": horizon, "action_dim": action_dim}.items():
+            if size < 1:
+                raise ValueError(f"{type(self).__name__}: {name} must be at least 1, got {size}")
+        self.width, self.horizon, self.action_dim = width, horizon, action_dim
+
+    @abstractmethod
+    def loss(
+        self, readout: Readout, actions: Tensor, mask: Tensor, generators: Generators | None = None
+    ) -> dict[str, Tensor]:
+        """Loss of the chunk that was demonstrated.
+
+        The mean is over all entries that `mask` keeps, each weighing the same, so that a trainer can combine parts of a
+        batch (processes, accumulation) by the number of entries each kept and get the loss of the whole.
+
+        Args:
+            readout: from the observation at the chunk's first step.
+            actions: (B, H, A).
+            mask: (B, H), bool; False where the episode had already ended.
+            generators: one per row, for heads that draw noise; None draws from torch's default generator.
+
+        Returns:
+            `loss`, a scalar to minimise, and detached scalars worth showing.
+        """
+
+    @abstractmethod
+    def sample(self, readout: Readout, generators: Generators | None = None) -> Tensor:
+        """A chunk to execute, (B, H, A). Heads without randomness ignore the generators."""
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` (B, H, A) over the steps that `mask` (B, H) keeps; 0 where it keeps none."""
+    weight = mask.unsqueeze(-1).to(values.dtype)
+    kept = torch.where(mask.unsqueeze(-1), values, torch.zeros_like(values))
+    return kept.sum() / (weight.sum() * values.shape[-1]).clamp(min=1)
+
+
+def draw_normal(shape: Sequence[int], like: Tensor, generators: Generators | None) -> Tensor:
+    """Standard normal noise of `shape` (B, ...) on the device of `like`, row b from `generators[b]`, in float32.
+
+    Drawn on the CPU, so that a seed gives the same noise on every device.
+    """
+    if generators is None:
+        return torch.randn(*shape, device=like.device)
+    rows = [torch.randn(*shape[1:], generator=generator) for generator in generators]
+    return torch.stack(rows).to(like.device)
+
+
+def draw_integers(high: int, like: Tensor, generators: Generators | None) -> Tensor:
+    """Uniform integers in [0, high), (B,) for B rows of `like`, row b from `generators[b]`."""
+    if generators is None:
+        return torch.randint(high, (len(like),), device=like.device)
+    return torch.cat([torch.randint(high, (1,), generator=generator) for generator in generators]).to(like.device)
+
+
+class Execution(ABC):
+    """How the chunks that a head predicts become one action per step, for one episode.
+
+    The agent keeps a copy per slot. Each step it asks `wants_chunk`, gives a fresh chunk if so, and takes `next`.
+    """
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget the episode before."""
+
+    @abstractmethod
+    def wants_chunk(self) -> bool:
+        """Whether the next action needs a chunk predicted from the present observation."""
+
+    @abstractmethod
+    def push(self, chunk: np.ndarray) -> None:
+        """A chunk (H, A), in the embodiment's units, whose first action is for the present step."""
+
+    @abstractmethod
+    def next(self) -> np.ndarray:
+        """The action (A,) for the present step."""
+
+
+class Policy(ABC):
+    """Whatever can drive a body: an agent, an export, a remote server, a scripted expert, a random policy.
+
+    A policy serves several episodes at once, each in a *slot*. Slots start and end at different times.
+
+    Attributes:
+        embodiment: the body it was made for; None where it takes any.
+    """
+
+    embodiment: Embodiment | None = None
+
+    @abstractmethod
+    def reset(self, slots: int) -> None:
+        """Forget everything and get ready for `slots` episodes at once."""
+
+    @abstractmethod
+    def start(self, slot: int, seed: int, task: str) -> None:
+        """A new episode begins in `slot`; all its randomness comes from `seed`."""
+
+    @abstractmethod
+    def act(self, observations: Observation, slots: Sequence[int]) -> np.ndarray:
+        """One action per slot.
+
+        Args:
+            observations: a batch; row i belongs to `slots[i]`.
+            slots: which slots are asking, without repeats.
+
+        Returns:
+            Actions (len(slots), A) in the embodiment's units. A row depends on its own slot's history and seed alone.
+        """
+
+
+class Expert(ABC):
+    """A scripted demonstrator for one kind of environment; it may read the simulator's truth.
+
+    Built with the unwrapped environment it will watch.
+    """
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+
+    @abstractmethod
+    def reset(self, seed: int) -> None:
+        """The environment was just reset; any randomness of the expert comes from `seed`."""
+
+    @abstractmethod
+    def act(self) -> np.ndarray:
+        """The expert's action (A,) for the environment's present state."""
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """A `gymnasium.Env` that says what body it simulates.
+
+    `reset(seed=..., options={"task": name})` fully determines an episode, whatever was run before in the same process.
+    `info["success"]` is a bool after every step; the instruction is `observation["task"]`. Rendering contexts are
+    created lazily, in the process that uses them.
+
+    Attributes:
+        embodiment: its body and conventions.
+        tasks: names it accepts in `options["task"]`; the first is the default.
+        max_steps: after how many steps an episode is truncated.
+    """
+
+    embodiment: Embodiment
+    tasks: Sequence[str]
+    max_steps: int
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict]: ...
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]: ...
+
+    def close(self) -> None: ...
+
+
+def stack(observations: Sequence[Observation]) -> dict[str, Any]:
+    """One batch from single observations with the same keys: arrays stacked, text listed."""
+    first = observations[0]
+    return {
+        key: [o[key] for o in observations] if isinstance(first[key], str) else np.stack([o[key] for o in observations])
+        for key in first
+    }

@@ -1,0 +1,1 @@
+"""Reversible transforms between raw robot data and model data."""
