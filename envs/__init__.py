@@ -1,0 +1,1 @@
+"""Simulators behind one Gymnasium interface, and the experts that demonstrate in them."""

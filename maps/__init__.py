@@ -1,0 +1,1 @@
+"""The memory half of the input space: topological, bird's-eye-view and voxel maps."""
