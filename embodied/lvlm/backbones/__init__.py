@@ -1,1 +1,1 @@
-
+"""The language model that everything is read by."""

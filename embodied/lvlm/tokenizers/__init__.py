@@ -1,1 +1,1 @@
-
+"""Text as token ids."""

@@ -1,0 +1,278 @@
+"""Agent = LVLM + action head + processing + execution: loaded, saved and rolled out whole.
+
+A folder of an agent holds everything needed to run it, and nothing that runs by being loaded:
+
+    config.json         embodiment, the nodes of every part, chunk sizes, versions
+    model.safetensors   weights and normalisation statistics
+    tokenizer/          Hugging Face's files
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import embodied
+from embodied.building import build, nearest
+from embodied.contracts import ActionHead, Execution, Generators, Observation, Policy
+from embodied.files import read_json, write_json
+from embodied.lvlm.model import LVLM
+from embodied.lvlm.tokenizers.text import TextTokenizer
+from embodied.processing.pipeline import Pipeline
+from embodied.spec import ACTION, IMAGES, STATE, TASK, Embodiment
+
+FORMAT = "embodied-agent/1"
+CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer"
+BUILT = (nn.Module, Execution)
+"""What an agent's config may build, besides being on the allow-list."""
+
+
+@dataclass
+class _Slot:
+    """One episode as the agent remembers it."""
+
+    execution: Execution
+    generator: torch.Generator
+    history: deque[Observation] = field(default_factory=deque)
+
+
+class Agent(nn.Module, Policy):
+    """A policy that can be trained, saved and rolled out.
+
+    Args:
+        config: `model`, `head`, `processing`, `execution` nodes and `chunk: {history, horizon}`.
+        embodiment: the body, with exactly the cameras the agent looks through.
+        tokenizer: for the instruction.
+
+    Raises:
+        ValueError: a part objects to its config.
+    """
+
+    def __init__(self, config: Mapping[str, Any], embodiment: Embodiment, tokenizer: TextTokenizer) -> None:
+        super().__init__()
+        for key in ("model", "head", "processing", "execution", "chunk"):
+            if key not in config:
+                raise ValueError(f"an agent's config needs '{key}'; it has {', '.join(config)}")
+        self.config, self.embodiment = dict(config), embodiment
+        self.history, self.horizon = int(config["chunk"]["history"]), int(config["chunk"]["horizon"])
+        state_dim = embodiment.state.dim if embodiment.state else 0
+        self.model = LVLM.from_config(config["model"], tokenizer, embodiment.camera_names, state_dim, self.history)
+        self.head: ActionHead = build(
+            config["head"],
+            BUILT,
+            width=self.model.width,
+            horizon=self.horizon,
+            action_dim=embodiment.action.dim,
+            readout_tokens=self.model.readout_tokens,
+        )
+        self.processing = Pipeline.from_config(config["processing"], state_dim, embodiment.action.dim)
+        self.execution: Execution = build(config["execution"], BUILT)
+        self.rows_per_pass: int | None = 1
+        self._slots: list[_Slot] = []
+
+    # training
+
+    def loss(self, batch: Mapping[str, Any], generators: Generators | None = None) -> dict[str, Tensor]:
+        """Loss of a raw batch (`embodied.processing.base`), a mean over the action entries that are no padding."""
+        batch = self.processing(self._to_device(batch), generators)
+        return self.head.loss(self.model(batch), batch[ACTION], ~batch["action_is_pad"], generators)
+
+    @torch.no_grad()
+    def predict(self, batch: Mapping[str, Any], generators: Generators | None = None) -> Tensor:
+        """Chunks (B, H, A) in the embodiment's units for a raw batch without actions."""
+        batch = self._to_device(batch)
+        chunk = self.head.sample(self.model(self.processing(batch)), generators)
+        return self.processing.inverse(chunk.float(), batch)
+
+    # rollouts
+
+    def reset(self, slots: int) -> None:
+        self.eval()
+        self._slots = [_Slot(copy.deepcopy(self.execution), torch.Generator()) for _ in range(slots)]
+
+    def start(self, slot: int, seed: int, task: str) -> None:
+        memory = self._slots[slot]
+        memory.execution.reset()
+        memory.history.clear()
+        memory.generator.manual_seed(_hash(seed, task))
+
+    def act(self, observations: Observation, slots: Sequence[int]) -> np.ndarray:
+        """One action (len(slots), A) per slot; see `Policy.act`.
+
+        Chunks are predicted `rows_per_pass` rows at a time, the last pass filled up with copies. Matrix products of
+        different sizes round differently, so a fixed size makes a row's result independent of who shares its batch;
+        1 (the default) holds on every device, None takes all rows in one pass and gives that up for speed.
+        """
+        asking = []
+        for row, slot in enumerate(slots):
+            memory = self._slots[slot]
+            single = {key: value[row] for key, value in observations.items()}
+            memory.history.append(single)
+            while len(memory.history) > self.history:
+                memory.history.popleft()
+            if memory.execution.wants_chunk():
+                asking.append(memory)
+        size = self.rows_per_pass or max(len(asking), 1)
+        for start in range(0, len(asking), size):
+            some = asking[start : start + size]
+            filled = some + [some[-1]] * (size - len(some))
+            generators = [m.generator for m in some] + [torch.Generator() for _ in filled[len(some) :]]
+            chunks = self.predict(self._batch([m.history for m in filled]), generators).cpu().numpy()
+            for memory, chunk in zip(some, chunks, strict=False):
+                memory.execution.push(chunk)
+        return np.stack([self._slots[slot].execution.next() for slot in slots]).astype(np.float32)
+
+    def _batch(self, histories: Sequence[Sequence[Observation]]) -> dict[str, Any]:
+        """Histories, each shorter than T at an episode's start, as one raw batch."""
+        padded = [[h[0]] * (self.history - len(h)) + list(h) for h in histories]
+        keys = [IMAGES + name for name in self.embodiment.camera_names] + ([STATE] if self.embodiment.state else [])
+        batch: dict[str, Any] = {
+            key: torch.from_numpy(np.stack([np.stack([o[key] for o in history]) for history in padded])) for key in keys
+        }
+        batch[TASK] = [history[-1][TASK] for history in padded]
+        missing = [[i < self.history - len(h) for i in range(self.history)] for h in histories]
+        batch["observation_is_pad"] = torch.tensor(missing)
+        return batch
+
+    def _to_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        device = self.model.readouts.device
+        return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+    # folders
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the agent's files into `folder`, which is made; a checkpoint makes that atomic as a whole."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = self.config | {"model": self.model.resolved(self.config["model"])}
+        text = {"template": self.model.tokenizer.template, "max_tokens": self.model.tokenizer.max_tokens}
+        versions = {"embodied": embodied.__version__, "torch": torch.__version__}
+        body = self.embodiment.to_dict()
+        write_json(folder / CONFIG, {"format": FORMAT, "embodiment": body, "text": text, **config, "versions": versions})
+        self.model.tokenizer.save_pretrained(folder / TOKENIZER)
+        save_file(_untied(self.state_dict()), str(folder / WEIGHTS), metadata={"format": "pt"})
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Agent:
+        """Load an agent; nothing in the folder is executed.
+
+        Raises:
+            ValueError: the folder is no agent's, or a file is damaged, of another kind, or does not fit the config;
+                `embodied.building.ForbiddenTarget` where its config names a class that is not allowed.
+        """
+        folder = Path(folder)
+        refuse_pickles(folder)
+        if not (folder / CONFIG).is_file():
+            raise ValueError(f"{folder} holds no agent: there is no {CONFIG} in it")
+        config = read_json(folder / CONFIG)
+        if not isinstance(config, dict) or config.get("format") != FORMAT:
+            found = config.get("format") if isinstance(config, dict) else None
+            raise ValueError(f"{folder / CONFIG} is not an agent's config: format is {found!r}, expected {FORMAT!r}")
+        try:
+            embodiment = Embodiment.from_dict(config["embodiment"])
+            tokenizer = TextTokenizer.from_pretrained(folder / TOKENIZER, **config["text"])
+            parts = {key: config[key] for key in ("model", "head", "processing", "execution", "chunk")}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{folder / CONFIG} is incomplete: {error}") from None
+        agent = cls(parts, embodiment, tokenizer)
+        load_weights(agent, folder / WEIGHTS)
+        return agent.eval()
+
+
+def create_agent(
+    config: Mapping[str, Any],
+    embodiment: Embodiment,
+    instructions: Sequence[str],
+    columns: Mapping[str, np.ndarray],
+    episode_ends: np.ndarray,
+) -> Agent:
+    """A new agent for a dataset.
+
+    Args:
+        config: see `Agent`; besides, `text: {checkpoint, template, max_tokens, vocabulary}`: a checkpoint folder's
+            tokenizer, or (null) one trained on the instructions.
+        embodiment: the dataset's, with the cameras to look through.
+        instructions: every instruction of the dataset.
+        columns, episode_ends: its numbers, to compute normalisation statistics from.
+    """
+    text = dict(config.get("text") or {})
+    checkpoint, vocabulary = text.pop("checkpoint", None), text.pop("vocabulary", 1024)
+    if checkpoint:
+        tokenizer = TextTokenizer.from_pretrained(checkpoint, **text)
+    else:
+        tokenizer = TextTokenizer.train(instructions, vocabulary, **text)
+    parts = {key: config[key] for key in ("model", "head", "processing", "execution", "chunk") if key in config}
+    agent = Agent(parts, embodiment, tokenizer)
+    agent.processing.fit(columns, episode_ends, agent.horizon)
+    return agent
+
+
+def load_weights(module: nn.Module, file: Path) -> None:
+    """Load safetensors into a module that must match exactly.
+
+    Raises:
+        ValueError: the file is missing, truncated, no safetensors, or does not fit, with the first name that differs.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file} is missing")
+    try:
+        weights = load_file(str(file))
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"{file} is damaged or no safetensors file ({error}); copy it again") from None
+    own = module.state_dict()
+    aliases = _aliases(own)
+    for name, tensor in own.items():
+        source = weights.get(name, weights.get(aliases.get(name, name)))
+        if source is None:
+            raise ValueError(f"{file} does not fit its config.json: it has no '{name}'{nearest(name, weights)}"[:300])
+        if source.shape != tensor.shape:
+            shapes = f"{tuple(source.shape)}, the config wants {tuple(tensor.shape)}"
+            raise ValueError(f"{file} does not fit its config.json: '{name}' is {shapes}")
+    extra = [name for name in weights if name not in own]
+    if extra:
+        raise ValueError(f"{file} does not fit its config.json: it has '{extra[0]}', which the agent has not")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(weights.get(name, weights.get(aliases.get(name, name))))
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Stop at a folder with files whose loading could run code.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for file in sorted(folder.rglob("*")):
+        if file.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}:
+            raise ValueError(f"{file} is a pickle, whose loading could run code; agents are safetensors. Nothing was loaded")
+
+
+def _aliases(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """For each name that shares memory with an earlier one (tied weights), that earlier name."""
+    first: dict[tuple, str] = {}
+    return {
+        name: first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), name) if tensor.numel() else name
+        for name, tensor in state.items()
+    }
+
+
+def _untied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tied weights once, everything contiguous: what safetensors takes."""
+    aliases = _aliases(state)
+    return {name: tensor.contiguous() for name, tensor in state.items() if aliases[name] == name}
+
+
+def _hash(seed: int, task: str) -> int:
+    """A generator seed from an episode's seed and task, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{task}".encode(), digest_size=7).digest(), "big")

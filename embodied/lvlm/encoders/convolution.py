@@ -1,0 +1,53 @@
+"""A convolutional stem: the cheapest way to a few image tokens, trained from scratch.
+
+Early convolutions in front of a transformer make it train faster and more stably than patches do (Xiao et al. 2021, arXiv
+2106.14881). Each stage halves the picture; 96 px and four stages leave 6 x 6 = 36 tokens. With the default widths
+0.5 M parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from embodied.lvlm.encoders.base import ImageEncoder
+
+
+class ConvolutionalStem(ImageEncoder):
+    """Strided 3x3 convolutions with group normalisation, then a grid position embedding.
+
+    Args:
+        widths: channels after each stage; a stage halves height and width.
+        patch: kernel and stride of a first patch-wise convolution with `widths[0]` channels, instead of a 3x3 stage of
+            stride 2. 4 saves most of the time that full resolution costs.
+
+    Raises:
+        ValueError: no widths, or one that 8 groups do not divide.
+    """
+
+    def __init__(self, widths: Sequence[int] = (32, 64, 128, 192), patch: int = 2) -> None:
+        super().__init__(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        if not widths or any(width % 8 for width in widths):
+            raise ValueError(f"ConvolutionalStem: widths are multiples of 8, at least one, got {list(widths)}")
+        self.dim = widths[-1]
+        first = nn.Conv2d(3, widths[0], 3, 2, 1) if patch == 2 else nn.Conv2d(3, widths[0], patch, patch)
+        layers: list[nn.Module] = [first]
+        for n_in, n_out in zip(widths, widths[1:], strict=False):
+            layers += [nn.GroupNorm(8, n_in), nn.SiLU(), nn.Conv2d(n_in, n_out, 3, 2, 1)]
+        self.stages = nn.Sequential(*layers, nn.GroupNorm(8, self.dim), nn.SiLU())
+        self.position = nn.Linear(4, self.dim)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        grid = self.stages(pixels)
+        features = grid.flatten(2).transpose(1, 2)
+        return features + self.position(grid_coordinates(*grid.shape[-2:], device=grid.device).to(features.dtype))
+
+
+def grid_coordinates(height: int, width: int, device: torch.device | None = None) -> Tensor:
+    """(height * width, 4): x, y in [-1, 1] and their cell-centred complements, row by row."""
+    y = (torch.arange(height, device=device) + 0.5) / height * 2 - 1
+    x = (torch.arange(width, device=device) + 0.5) / width * 2 - 1
+    yx = torch.stack(torch.meshgrid(y, x, indexing="ij"), -1).flatten(0, 1)
+    return torch.cat([yx.flip(-1), 1 - yx.flip(-1).abs()], -1)

@@ -1,0 +1,93 @@
+"""The text tokenizer: a checkpoint's own, or one trained on the instructions of the data.
+
+A trained one is byte-level BPE, so words that no demonstration used still have a spelling. Either is saved with the agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+PAD, BOS, EOS = "<pad>", "<s>", "</s>"
+
+
+class TextTokenizer:
+    """Instructions to padded token ids.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        template: how an instruction becomes a prompt; `{task}` stands for it.
+        max_tokens: longer prompts are refused.
+
+    Raises:
+        ValueError: the template has no `{task}`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str = "{task}", max_tokens: int = 128) -> None:
+        if "{task}" not in template:
+            raise ValueError(f"TextTokenizer: the template {template!r} has no {{task}} in it")
+        self.tokenizer, self.template, self.max_tokens = tokenizer, template, max_tokens
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary: int = 1024, **options) -> TextTokenizer:
+        """Byte-level BPE with at most `vocabulary` ids, learned from `texts`."""
+        bpe = Tokenizer(models.BPE())
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        bpe.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[PAD, BOS, EOS],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        bpe.train_from_iterator(sorted(set(texts)), trainer)
+        return cls(PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, bos_token=BOS, eos_token=EOS), **options)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options) -> TextTokenizer:
+        """A tokenizer from a Hugging Face folder or an agent's.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not any((Path(folder) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+            raise ValueError(f"no tokenizer in {folder}: expected tokenizer.json")
+        return cls(AutoTokenizer.from_pretrained(folder, local_files_only=True), **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Hugging Face's files, which `from_pretrained` reads."""
+        self.tokenizer.save_pretrained(str(folder))
+
+    def __len__(self) -> int:
+        return len(self.tokenizer)
+
+    def __call__(self, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """B instructions to ids (B, N) and their mask (B, N), bool; padded on the right to the longest.
+
+        Raises:
+            ValueError: an instruction is longer than `max_tokens`.
+        """
+        prompts = [self.template.format(task=task) for task in tasks]
+        rows = [ids or [self._filler] for ids in self.tokenizer(prompts)["input_ids"]]
+        longest = max(map(len, rows))
+        if longest > self.max_tokens:
+            text = prompts[max(range(len(rows)), key=lambda i: len(rows[i]))]
+            raise ValueError(f"the instruction {text[:40]!r}... has {longest} tokens; at most {self.max_tokens} are allowed")
+        ids = torch.full((len(rows), longest), self._filler)
+        mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = True
+        return ids, mask
+
+    @property
+    def _filler(self) -> int:
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, self.tokenizer.bos_token_id):
+            if token is not None:
+                return token
+        return 0
