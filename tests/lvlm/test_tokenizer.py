@@ -1,0 +1,39 @@
+"""Instructions as ids: nothing is unknown, nothing is lost by saving, and the padding is masked."""
+
+import pytest
+
+from embodied.lvlm.tokenizers.text import TextTokenizer
+
+TASKS = ["press the button from the top", "open the door"]
+
+
+def test_text_never_seen_in_training_survives_the_round_trip():
+    tokenizer = TextTokenizer.train(TASKS)
+    ids, mask = tokenizer(["grüße die Katze, 猫!", "open the door"])
+    texts = [tokenizer.tokenizer.decode(row[kept]).strip() for row, kept in zip(ids, mask, strict=True)]
+    assert texts == ["grüße die Katze, 猫!", "open the door"]
+
+
+def test_saved_and_loaded_it_gives_the_same_ids(tmp_path):
+    tokenizer = TextTokenizer.train(TASKS, template="What should the robot do to {task}?")
+    tokenizer.save_pretrained(tmp_path)
+    loaded = TextTokenizer.from_pretrained(tmp_path, template=tokenizer.template)
+    for a, b in zip(tokenizer(TASKS), loaded(TASKS), strict=True):
+        assert a.equal(b)
+
+
+def test_training_does_not_depend_on_the_order_of_the_data():
+    assert TextTokenizer.train(TASKS)(TASKS)[0].equal(TextTokenizer.train(TASKS[::-1] * 3)(TASKS)[0])
+
+
+def test_an_empty_instruction_is_one_token():
+    assert TextTokenizer.train(TASKS)([""])[1].sum() == 1
+
+
+def test_mistakes_are_named(tmp_path):
+    with pytest.raises(ValueError, match="no tokenizer in"):
+        TextTokenizer.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no {task} in it"):
+        TextTokenizer.train(TASKS, template="do it")
+    with pytest.raises(ValueError, match="at most 3 are allowed"):
+        TextTokenizer.train(["a"], max_tokens=3)(["a very long instruction indeed"])
