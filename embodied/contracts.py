@@ -84,17 +84,19 @@ class ActionHead(nn.Module, ABC):
         width: size D of a readout token.
         horizon: H, how many future steps one chunk covers.
         action_dim: A, how many numbers one step has.
+        readout_tokens: R, how many readout tokens one step has.
 
     Raises:
         ValueError: a size is not positive.
     """
 
-    def __init__(self, width: int, horizon: int, action_dim: int) -> None:
+    def __init__(self, width: int, horizon: int, action_dim: int, readout_tokens: int = 1) -> None:
         super().__init__()
-        for name, size in {"width": width, "horizon": horizon, "action_dim": action_dim}.items():
+        sizes = {"width": width, "horizon": horizon, "action_dim": action_dim, "readout_tokens": readout_tokens}
+        for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{type(self).__name__}: {name} must be at least 1, got {size}")
-        self.width, self.horizon, self.action_dim = width, horizon, action_dim
+        self.width, self.horizon, self.action_dim, self.readout_tokens = width, horizon, action_dim, readout_tokens
 
     @abstractmethod
     def loss(

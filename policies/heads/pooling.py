@@ -1,0 +1,41 @@
+"""How readout tokens become the one vector that a small network is conditioned on."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from embodied.contracts import Readout
+
+Pooling = Literal["mean", "flatten"]
+
+
+class Pool(nn.Module):
+    """Readout tokens of the latest real step, (B, R, D), to (B, `width`).
+
+    Args:
+        how: `mean` averages the R tokens (Octo, RoboFlamingo); `flatten` lays them side by side, so that each can carry
+            something of its own.
+        width: D.
+        readout_tokens: R.
+
+    Attributes:
+        width: D or R x D.
+
+    Raises:
+        ValueError: an unknown `how`; a readout with another number of tokens.
+    """
+
+    def __init__(self, how: Pooling, width: int, readout_tokens: int) -> None:
+        super().__init__()
+        if how not in get_args(Pooling):
+            raise ValueError(f"pooling is one of {', '.join(get_args(Pooling))}, got {how!r}")
+        self.how, self.readout_tokens = how, readout_tokens
+        self.width = width if how == "mean" else width * readout_tokens
+
+    def forward(self, readout: Readout) -> Tensor:
+        tokens = readout.last
+        if tokens.shape[1] != self.readout_tokens:
+            raise ValueError(f"the head was built for {self.readout_tokens} readout tokens, but got {tokens.shape[1]}")
+        return tokens.mean(dim=1) if self.how == "mean" else tokens.flatten(1)
