@@ -1,0 +1,1 @@
+"""Made-up parts for tests, found through EMBODIED_PLUGINS=fakes."""
