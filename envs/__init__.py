@@ -1,1 +1,8 @@
-"""Simulators behind one Gymnasium interface, and the experts that demonstrate in them."""
+"""Simulators behind one Gymnasium interface, and the experts that demonstrate in them.
+
+Importing this package registers them with Gymnasium: `gymnasium.make("embodied/MetaWorld-v0", tasks=["reach"])`.
+"""
+
+from gymnasium.envs.registration import register
+
+register("embodied/MetaWorld-v0", entry_point="envs.mujoco.metaworld:MetaWorld", order_enforce=False, disable_env_checker=True)
