@@ -1,15 +1,15 @@
 """Build objects from configs that may have travelled, without ever running foreign code.
 
-A config node is a mapping with a `_target_`: the dotted name of a class; its other keys are the constructor's arguments, and
-nested nodes are built first. A checkpoint carries such nodes, so a target must pass an allow-list:
+A config node is a mapping with a `_target_`: the dotted name of a class; its other keys are the constructor's
+arguments, and nested nodes are built first. A checkpoint carries such nodes, so a target must pass an allow-list:
 
-- its top-level package is checked before anything is imported: this project's packages, plus those the user named on their
-  own machine in the environment variable `EMBODIED_PLUGINS` (comma-separated);
-- what the name resolves to is checked after: it must be a class that was *defined* in an allowed package, so an alias such
-  as `embodied.agent.torch.load` or an imported `subprocess.Popen` is refused although its name starts well.
+- its top-level package is checked before anything is imported: this project's packages, plus those the user named on
+  their own machine in the environment variable `EMBODIED_PLUGINS` (comma-separated);
+- what the name resolves to is checked after: it must be a class that was *defined* in an allowed package, so an alias
+  such as `embodied.agent.torch.load` or an imported `subprocess.Popen` is refused although its name starts well.
 
-Functions are never built: a class's constructor is the only code a config can reach. (Hydra's own `instantiate` calls any
-importable callable, and is not used in this project.)
+Functions are never built: a class's constructor is the only code a config can reach. (Hydra's own `instantiate` calls
+any importable callable, and is not used in this project.)
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def find_class(target: str) -> type:
     except ModuleNotFoundError as error:
         if error.name and not module_name.startswith(error.name):
             raise  # a dependency of that module is missing: that message says which
-        raise ValueError(f"_target_ '{target}': there is no module '{error.name}'{_did_you_mean(module_name)}") from None
+        raise ValueError(
+            f"_target_ '{target}': there is no module '{error.name}'{_did_you_mean(module_name)}"
+        ) from None
     for attribute in attributes:
         if not hasattr(found, attribute):
             names = [name for name, value in vars(found).items() if inspect.isclass(value)]
@@ -67,7 +69,9 @@ def find_class(target: str) -> type:
         raise ForbiddenTarget(f"_target_ '{target}' is a {type(found).__name__}; only classes are built from a config")
     home = found.__module__.split(".")[0]
     if home not in allowed:
-        raise ForbiddenTarget(f"_target_ '{target}' is another name for {found.__module__}.{found.__qualname__}, which is not allowed")
+        raise ForbiddenTarget(
+            f"_target_ '{target}' is another name for {found.__module__}.{found.__qualname__}, which is not allowed"
+        )
     return found
 
 
@@ -139,4 +143,6 @@ def _did_you_mean(module_name: str) -> str:
 
 
 def _python_files(root: str) -> list[Path]:
-    return [path for path in Path(root).iterdir() if (path.suffix == ".py" and path.stem != "__init__") or path.is_dir()]
+    return [
+        path for path in Path(root).iterdir() if (path.suffix == ".py" and path.stem != "__init__") or path.is_dir()
+    ]

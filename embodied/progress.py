@@ -38,7 +38,9 @@ class Progress:
         rate = (self.done - self._first) / elapsed
         eta = clock((self.total - self.done) / rate) if rate > 0 else "?"
         shown = f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
-        return f"{self.done}/{self.total} {self.what}  {shown}/s  elapsed {clock(elapsed)}  ETA {eta}" + (f"  {note}" if note else "")
+        return f"{self.done}/{self.total} {self.what}  {shown}/s  elapsed {clock(elapsed)}  ETA {eta}" + (
+            f"  {note}" if note else ""
+        )
 
 
 def clock(seconds: float) -> str:

@@ -1,8 +1,8 @@
 """What an observation, an action and an embodiment are: the contract every room speaks.
 
 A dataset, an environment and an agent each carry an `Embodiment`. Two that disagree on a convention (delta or absolute,
-which quaternion order, which gripper sign, which renderer drew the pixels) would run without an error and simply fail, so
-`pair` compares them field by field and stops with one line that names the field and both values.
+which quaternion order, which gripper sign, which renderer drew the pixels) would run without an error and simply fail,
+so `pair` compares them field by field and stops with one line that names the field and both values.
 
 Observations are flat dicts with LeRobot's keys:
 
@@ -30,7 +30,9 @@ ENVIRONMENT_STATE, POSE, TASK, ACTION = "observation.environment_state", "observ
 Kind = Literal["continuous", "categorical", "text", "gui"]
 Control = Literal["absolute", "delta", "velocity", "none"]
 Space = Literal["cartesian", "joint", "base", "screen", "none"]
-Rotation = Literal["none", "euler_xyz", "axis_angle", "quaternion_xyzw", "quaternion_wxyz", "rot6d_rows", "rot6d_columns"]
+Rotation = Literal[
+    "none", "euler_xyz", "axis_angle", "quaternion_xyzw", "quaternion_wxyz", "rot6d_rows", "rot6d_columns"
+]
 Frame = Literal["world", "base", "end_effector", "camera", "none"]
 
 
@@ -111,7 +113,13 @@ class ActionSpec:
 
     def __post_init__(self) -> None:
         _same_length("ActionSpec", names=self.names, units=self.units, low=self.low, high=self.high)
-        for field, kind in (("kind", Kind), ("control", Control), ("space", Space), ("rotation", Rotation), ("frame", Frame)):
+        for field, kind in (
+            ("kind", Kind),
+            ("control", Control),
+            ("space", Space),
+            ("rotation", Rotation),
+            ("frame", Frame),
+        ):
             _known(f"ActionSpec.{field}", getattr(self, field), kind)
         if self.gripper is not None and not 0 <= self.gripper < self.dim:
             raise ValueError(f"ActionSpec.gripper is {self.gripper}, but an action has dimensions 0 to {self.dim - 1}")
@@ -189,8 +197,8 @@ class Embodiment:
 def pair(**sides: Embodiment) -> None:
     """Check that all sides mean the same by their numbers.
 
-    The first side is the reader (an agent): the others must offer its cameras, and may have more. Everything else must be
-    equal. Keyword names are used in the message: `pair(agent=..., env=...)`.
+    The first side is the reader (an agent): the others must offer its cameras, and may have more. Everything else must
+    be equal. Keyword names are used in the message: `pair(agent=..., env=...)`.
 
     Raises:
         ConventionMismatch: naming the field and both values.
@@ -198,7 +206,9 @@ def pair(**sides: Embodiment) -> None:
     (reader, wanted), *others = sides.items()
     for other, offered in others:
         for path, left, right in _differences(wanted, offered):
-            raise ConventionMismatch(f"{reader} and {other} disagree on {path}: {left!r} ({reader}) against {right!r} ({other})")
+            raise ConventionMismatch(
+                f"{reader} and {other} disagree on {path}: {left!r} ({reader}) against {right!r} ({other})"
+            )
 
 
 def _differences(a: Embodiment, b: Embodiment) -> Iterable[tuple[str, object, object]]:

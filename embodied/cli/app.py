@@ -5,196 +5,178 @@ A command is a function from its resolved config to its results:
     def train(config: DictConfig) -> dict: ...
     main = command("train", train)
 
-Its config is `conf/<name>.yaml`, completed by groups (`env=`, `experiment=`) and `key=value` overrides. A mistake of the
-person at the keyboard is a `ValueError` or an `OSError` anywhere below: it is printed as one line and the command exits 2.
-`EMBODIED_TRACEBACK=1` shows where it was raised.
+Its config is `conf/<name>.yaml`, completed by groups (`env=`, `experiment=`) and `key=value` overrides. A mistake of
+the person at the keyboard is a `ValueError` or an `OSError` anywhere below: it is printed as one line and the command
+exits 2. `EMBODIED_TRACEBACK=1` shows where it was raised. Heavy imports belong inside the function, so that `--help`
+and a typo answer at once.
 """
 
 from __future__ import annotations
 
 import errno
 import importlib
-import json
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from embodied.building import nearest
-from embodied.files import write_json, write_text
+from embodied.cli.configs import CONFIGS, check, compose, explain, first_of_sweeps, help_page, missing_value
+from embodied.cli.sweep import forget_jobs, write_job, write_table
 
-CONFIGS = "conf"
+Work = Callable[[DictConfig], Mapping[str, Any] | None]
+QUIET = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled")
+"""A command writes to its `out` folder and nowhere else: Hydra's own output folders and log files are switched off."""
+
+SWEEP_OUT = "EMBODIED_SWEEP_OUT"
+"""Tells the jobs of a sweep, wherever a launcher runs them, the folder that their own folders go into."""
 
 
-def command(name: str, work: Callable[[DictConfig], Mapping[str, Any] | None]) -> Callable[[], None]:
+def command(name: str, work: Work) -> Callable[[], None]:
     """The `main()` of `embodied-<name>`."""
-
-    def job(config: DictConfig) -> None:
-        swept = HydraConfig.get().mode == RunMode.MULTIRUN
-        if swept:
-            config.out = str(Path(config.out) / str(HydraConfig.get().job.num))
-        results = run(name, work, config)
-        if swept:
-            overrides = list(HydraConfig.get().overrides.task)
-            write_json(Path(config.out) / "sweep_job.json", {"overrides": overrides, "results": _scalars(results or {})})
 
     def main() -> None:
         importlib.import_module(CONFIGS)  # registers families of configs, such as one per simulator task
-        arguments = [word for word in sys.argv[1:] if not word.startswith("-")]
-        problem = check(name, arguments)
-        if problem:
-            fail(name, problem)
-        hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name=name)(job)()
-        if {"-m", "--multirun"} & set(sys.argv[1:]):
-            table = write_table(Path(compose(name, _first_of_sweeps(arguments)).out))
-            print(table)
+        words = sys.argv[1:]
+        flags = [word for word in words if word.startswith("-")]
+        overrides = [word for word in words if not word.startswith("-")]
+        if {"-h", "--help"} & set(flags):
+            print(help_page(name, sys.modules[work.__module__].__doc__ or ""))
+        elif {"-m", "--multirun"} & set(flags):
+            _sweep(name, work, overrides)
+        elif flags:  # --cfg, --info, --config-dir and the like are Hydra's own
+            sys.argv[1:] = [*QUIET, *words]
+            _with_hydra(name, lambda config: run(name, work, config))
+        else:
+            try:
+                config = compose(name, overrides)
+            except (HydraException, OmegaConfBaseException) as error:
+                _maybe_traceback()
+                fail(name, explain(name, overrides, error))
+            run(name, work, config)
 
     return main
 
 
-def run(name: str, work: Callable[[DictConfig], Mapping[str, Any] | None], config: DictConfig) -> Mapping[str, Any] | None:
+def run(name: str, work: Work, config: DictConfig) -> Mapping[str, Any] | None:
     """Do the work; end the process with one line where the person at the keyboard has to act."""
     try:
         return work(config)
     except KeyboardInterrupt:
         fail(name, "interrupted", status=130)
-    except OSError as error:
+    except Exception as error:
+        problem = mistake(error, config)
+        if problem is None:
+            raise
         _maybe_traceback()
-        if error.errno == errno.ENOSPC:
-            fail(name, f"the disk is full ({error.filename or config.get('out') or 'while writing'}): free space and run the same command again")
-        fail(name, str(error) if error.filename is None else f"{error.strerror}: {error.filename}")
-    except (ValueError, OmegaConfBaseException) as error:
-        _maybe_traceback()
-        fail(name, str(error))
+        fail(name, problem)
 
 
-def fail(name: str, problem: str, status: int = 2) -> Any:
+def fail(name: str, problem: str, status: int = 2) -> NoReturn:
     """End the process: one line on stderr, non-zero exit."""
-    line = " ".join(problem.split())
-    sys.stderr.write(f"embodied-{name}: {line}\n")
+    sys.stderr.write(f"embodied-{name}: {_one_line(problem)}\n")
     sys.stderr.flush()
     raise SystemExit(status)
 
 
-def compose(name: str, overrides: list[str]) -> DictConfig:
-    """The config of a command without running it."""
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_module(CONFIGS, version_base="1.3"):
-        return hydra.compose(name, overrides)
-
-
-def check(name: str, overrides: list[str]) -> str | None:
-    """What is wrong with a command line, or None: unknown keys and options get their nearest valid name."""
-    try:
-        compose(name, _first_of_sweeps(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
-        return explain(name, overrides, str(error))
+def mistake(error: Exception, config: Mapping[str, Any]) -> str | None:
+    """What the person at the keyboard can do about an error; None where it is a fault of the program."""
+    if isinstance(error, OSError):
+        if error.errno == errno.ENOSPC:
+            where = error.filename or config.get("out") or "while writing"
+            return f"the disk is full ({where}): free space and run the same command again"
+        return str(error) if error.filename is None else f"{error.strerror}: {error.filename}"
+    if isinstance(error, MissingMandatoryValue):
+        return missing_value(error)
+    if isinstance(error, ValueError | OmegaConfBaseException):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.split(".")[0]
+        return f"this needs the package '{package}', which is not installed: {install_hint(package)}"
     return None
 
 
-def explain(name: str, overrides: list[str], message: str) -> str:
-    """Hydra's message, said shorter, with the nearest valid key and the file that defines it."""
-    unknown = re.search(r"Could not override '([^']+)'", message)
-    if unknown and "is not in struct" in message:
-        key = unknown.group(1)
-        groups = [o for o in _first_of_sweeps(overrides) if o.split("=")[0].lstrip("+~") in _groups()]
-        known = dict(_flatten(compose(name, groups)))
-        near = nearest(key, known) if key.count(".") else nearest(key, {k.split(".")[0] for k in known})
-        hint = re.search(r"did you mean '([^']+)'", near)
-        return f"unknown key '{key}'" + (f"{near} ({_defined_in(name, groups, hint.group(1))})" if hint else near)
-    missing = re.search(r"Could not find '([^']+)'", message) or re.search(r"In '[^']+': Could not find '([^']+)'", message)
-    if missing:
-        group, _, option = missing.group(1).rpartition("/")
-        return f"no config '{missing.group(1)}'{nearest(option, _options(group))}"
-    return message.splitlines()[0]
+def install_hint(package: str) -> str:
+    """How to install a package: by the extra of this project that brings it, where one does."""
+    try:
+        requirements = metadata.requires("embodied") or []
+    except metadata.PackageNotFoundError:
+        requirements = []
+    for requirement in requirements:
+        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", requirement)
+        named = re.match(r"[A-Za-z0-9_.-]+", requirement)
+        if extra and named and named.group().lower().replace("-", "_") == package.lower().replace("-", "_"):
+            return f"pip install -e '.[{extra.group(1)}]'"
+    return f"pip install {package}"
 
 
-def write_table(folder: Path) -> str:
-    """One Markdown and one CSV table over the jobs of a sweep (`sweep.md`, `sweep.csv` in `folder`); returns the Markdown."""
-    jobs = [json.loads(file.read_text()) for file in sorted(folder.glob("*/sweep_job.json"), key=lambda f: _number(f.parent.name))]
-    if not jobs:
-        return f"no job of the sweep in {folder} ended"
-    swept = [dict(o.split("=", 1) for o in job["overrides"] if "=" in o) for job in jobs]
-    varied = [key for key in swept[0] if len({s.get(key) for s in swept}) > 1] or list(swept[0])[:3]
-    results = list(dict.fromkeys(key for job in jobs for key in job["results"]))
-    rows = [[s.get(key, "") for key in varied] + [_shown(job["results"].get(key)) for key in results] for s, job in zip(swept, jobs, strict=True)]
-    header = varied + results
-    lines = ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]]
-    write_text(folder / "sweep.md", "\n".join(lines) + "\n")
-    write_text(folder / "sweep.csv", "\n".join(",".join(f'"{cell}"' if "," in cell else cell for cell in row) for row in [header, *rows]) + "\n")
-    return "\n".join(lines)
+def _with_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
+    hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name=name)(job)()
 
 
-def _scalars(results: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in results.items() if isinstance(value, int | float | str | bool)}
+def _sweep(name: str, work: Work, overrides: list[str]) -> None:
+    """Every combination in a folder of its own under `out`; one that fails is a row of the table, not the end of it."""
+    first = first_of_sweeps(overrides)
+    problem = check(name, first)
+    if problem:
+        fail(name, problem)
+    try:
+        folder = Path(str(compose(name, first).out))
+        forget_jobs(folder)
+    except (OmegaConfBaseException, OSError) as error:
+        fail(name, mistake(error, {}) or str(error))
+    os.environ[SWEEP_OUT] = str(folder.absolute())
+    sys.argv[1:] = [
+        f"hydra.sweep.dir={_quoted(str(folder))}",
+        "hydra.sweep.subdir=${hydra.job.num}",
+        *QUIET,
+        *sys.argv[1:],
+    ]
 
-
-def _shown(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _number(name: str) -> int:
-    return int(name) if name.isdigit() else 0
-
-
-def _first_of_sweeps(overrides: list[str]) -> list[str]:
-    """The same overrides with each sweep (`a=1,2`) cut to its first choice, so that they compose to one config."""
-    first = []
-    for text in overrides:
+    def job(config: DictConfig) -> None:
+        details = HydraConfig.get()
+        out = Path(os.environ[SWEEP_OUT]) / str(details.job.num)
+        config.out = str(out)
+        swept = list(details.overrides.task)
         try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException:
-            first.append(text)
-            continue
-        first.append(f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}" if override.is_sweep_override() else text)
-    return first
+            results = work(config)
+        except Exception as error:
+            problem = mistake(error, config)
+            if problem is None:
+                raise
+            _maybe_traceback()
+            sys.stderr.write(f"embodied-{name}: job {details.job.num} ({' '.join(swept)}): {_one_line(problem)}\n")
+            write_job(out, swept, {}, _one_line(problem))
+        else:
+            write_job(out, swept, results or {})
+
+    try:
+        _with_hydra(name, job)
+    except KeyboardInterrupt:
+        fail(name, "interrupted", status=130)
+    table, failed = write_table(folder)
+    print(table)
+    if failed:
+        fail(name, f"{failed} of the sweep's jobs failed; the table in {folder / 'sweep.md'} says why")
 
 
-def _flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key in config:
-        path = f"{prefix}{key}"
-        yield path, None
-        if not OmegaConf.is_missing(config, key) and OmegaConf.is_dict(child := OmegaConf.to_container(config)[key]) or isinstance(child, dict):
-            yield from _flatten(OmegaConf.create(child), f"{path}.")
+def _quoted(text: str) -> str:
+    """A value as Hydra's override grammar reads it back unchanged."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
-def _loader() -> Any:
-    return GlobalHydra.instance().config_loader()
-
-
-def _groups() -> set[str]:
-    with hydra.initialize_config_module(CONFIGS, version_base="1.3"):
-        return set(_loader().list_groups(""))
-
-
-def _options(group: str) -> list[str]:
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_module(CONFIGS, version_base="1.3"):
-        return _loader().get_group_options(group) + _loader().list_groups(group)
-
-
-def _defined_in(name: str, groups: list[str], key: str) -> str:
-    """The file that gives `key` its value, as `conf/trainer/default.yaml`."""
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_module(CONFIGS, version_base="1.3"):
-        composed = hydra.compose(name, groups, return_hydra_config=True)
-        choices = OmegaConf.to_container(composed.hydra.runtime.choices)
-    head = key.split(".")[0]
-    if head in choices:
-        return f"in {CONFIGS}/{head}/{choices[head]}.yaml"
-    return f"in {CONFIGS}/{name}.yaml"
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _maybe_traceback() -> None:
