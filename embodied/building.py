@@ -46,12 +46,14 @@ def find_class(target: str) -> type:
     parts = target.split(".")
     if not all(part.isidentifier() for part in parts) or len(parts) < 2:
         raise ForbiddenTarget(f"_target_ '{target}' is not a dotted class name such as policies.heads.mlp.MLPHead")
+    if any(part.startswith("__") for part in parts):
+        raise ForbiddenTarget(f"_target_ '{target}' reaches into Python's own names, which no config needs")
     if parts[0] not in allowed:
         raise ForbiddenTarget(
             f"_target_ '{target}' is outside the allowed packages ({', '.join(sorted(allowed))}); "
             f"if you trust it, name its package in {PLUGINS}"
         )
-    module_name, attributes = ".".join(parts[:-1]), parts[-1:]
+    module_name, attribute = ".".join(parts[:-1]), parts[-1]
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -60,11 +62,10 @@ def find_class(target: str) -> type:
         raise ValueError(
             f"_target_ '{target}': there is no module '{error.name}'{_did_you_mean(module_name)}"
         ) from None
-    for attribute in attributes:
-        if not hasattr(found, attribute):
-            names = [name for name, value in vars(found).items() if inspect.isclass(value)]
-            raise ValueError(f"_target_ '{target}': {found.__name__} has no '{attribute}'{nearest(attribute, names)}")
-        found = getattr(found, attribute)
+    if not hasattr(found, attribute):
+        names = [n for n, v in vars(found).items() if inspect.isclass(v) and v.__module__.split(".")[0] in allowed]
+        raise ValueError(f"_target_ '{target}': {found.__name__} has no '{attribute}'{nearest(attribute, names)}")
+    found = getattr(found, attribute)
     if not inspect.isclass(found):
         raise ForbiddenTarget(f"_target_ '{target}' is a {type(found).__name__}; only classes are built from a config")
     home = found.__module__.split(".")[0]
@@ -110,7 +111,9 @@ def check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
     Raises:
         ValueError: with the class, the argument and its nearest valid name.
     """
-    parameters = inspect.signature(cls).parameters
+    parameters: Mapping[str, inspect.Parameter] = inspect.signature(cls).parameters
+    if getattr(cls.__init__, "__qualname__", "") == "Module.__init__":
+        parameters = {}  # nn.Module's own constructor looks as if it took anything, and takes nothing
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
     where = f"{cls.__module__}.{cls.__qualname__}"
