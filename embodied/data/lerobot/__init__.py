@@ -5,7 +5,8 @@ Reading: `LeRobotDataset`.
 """
 
 from embodied.data.lerobot.finalize import finalize
+from embodied.data.lerobot.reader import LeRobotDataset
 from embodied.data.lerobot.staging import begin, done, stage_episode, staged
 from embodied.data.lerobot.writer import DatasetWriter
 
-__all__ = ["DatasetWriter", "begin", "done", "finalize", "stage_episode", "staged"]
+__all__ = ["DatasetWriter", "LeRobotDataset", "begin", "done", "finalize", "stage_episode", "staged"]
