@@ -23,8 +23,9 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -97,6 +98,7 @@ class Worker:
         Raises:
             WorkerDied: the process is gone.
             WorkerError: the call raised.
+            OSError: the call raised one that a file caused (a full disk): the same.
         """
         try:
             reply = _receive(self._socket)
@@ -106,6 +108,8 @@ class Worker:
         if "error" in reply:
             if os.environ.get("EMBODIED_TRACEBACK"):
                 sys.stderr.write(reply["traceback"])
+            if reply["os"]:
+                raise OSError(*reply["os"])
             raise WorkerError(reply["error"])
         return reply["result"]
 
@@ -151,6 +155,65 @@ def wait(workers: Sequence[Worker], timeout: float | None = None) -> list[Worker
         for worker in workers:
             selector.register(worker.fileno(), selectors.EVENT_READ, worker)
         return [key.data for key, _ in selector.select(timeout)]
+
+
+class Pool:
+    """Workers that hold the same kind of environment; a context manager.
+
+    The constructor returns at once; the first use waits until the environments are built.
+
+    Args:
+        name: the environment's, for messages.
+        host: what each worker holds: `EnvironmentHost` or a class with its `describe`.
+        arguments: the host's, plain JSON types.
+        count: how many workers.
+
+    Attributes:
+        embodiment, tasks, max_steps: what the environments say of themselves; a ValueError with the reason where they
+            could not be built.
+    """
+
+    def __init__(self, name: str, host: type, arguments: Mapping[str, Any], count: int) -> None:
+        self.name, self._host, self._arguments = name, f"{host.__module__}.{host.__qualname__}", arguments
+        self.workers = [Worker(self._host, arguments) for _ in range(count)]
+
+    @property
+    def embodiment(self) -> Embodiment:
+        return Embodiment.from_dict(self._about["embodiment"])
+
+    @property
+    def tasks(self) -> list[str]:
+        return self._about["tasks"]
+
+    @property
+    def max_steps(self) -> int:
+        return self._about["max_steps"]
+
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        try:
+            return self.workers[0].call("describe")
+        except (WorkerError, WorkerDied) as error:
+            raise ValueError(f"{self.name} could not be built: {error}") from None
+
+    def replace(self, worker: Worker) -> Worker:
+        """A new process in the place of one that died."""
+        worker.kill()
+        new = self.workers[self.workers.index(worker)] = Worker(self._host, self._arguments)
+        return new
+
+    def close(self) -> None:
+        """End all processes."""
+        for worker in self.workers:
+            worker.hang_up()
+        for worker in self.workers:
+            worker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class EnvironmentHost:
@@ -251,7 +314,8 @@ def _report(error: Exception) -> dict[str, Any]:
     if not isinstance(error, ValueError | OSError):  # not written for people: say what and where
         frame = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
-    return {"error": text, "traceback": "".join(traceback.format_exception(error))}
+    system = [error.errno, error.strerror, error.filename] if isinstance(error, OSError) and error.filename else None
+    return {"error": text, "os": system, "traceback": "".join(traceback.format_exception(error))}
 
 
 def _send(connection: socket.socket, message: Mapping[str, Any]) -> None:

@@ -23,66 +23,33 @@ from embodied.building import nearest
 from embodied.evaluation.results import EpisodeRecord
 from embodied.evaluation.video import EpisodeVideo
 from embodied.interaction import Policy, stack
-from embodied.spec import IMAGES, TASK, Embodiment, pair
-from embodied.workers import EnvironmentHost, Worker, WorkerDied, WorkerError, wait, within_bounds
+from embodied.spec import IMAGES, TASK, pair
+from embodied.workers import EnvironmentHost, Pool, Worker, WorkerDied, WorkerError, wait, within_bounds
 
 Episode = tuple[str, int]
 """A task's name and a seed: together they determine an episode."""
 
 
-class Environments:
-    """Environments of one config, each in its own process; a context manager.
+class Environments(Pool):
+    """Environments of one config, each in its own process.
 
     Args:
         env: an environment's config: `name`, `make`, and `expert` where there is one.
         count: how many.
         expert: whether the expert watches along and its action comes with every observation.
 
-    Attributes:
-        embodiment, tasks, max_steps: what the environments say of themselves.
-
     Raises:
-        ValueError: building failed, with the environment's name and the reason; or an expert is wanted and missing.
+        ValueError: an expert is wanted and the config has none.
     """
 
     def __init__(self, env: Mapping[str, Any], count: int, expert: bool = False) -> None:
-        self.name = str(env.get("name", "the environment"))
+        name = str(env.get("name", "the environment"))
         if count < 1:
-            raise ValueError(f"{self.name}: at least one environment is needed, got num_envs={count}")
+            raise ValueError(f"{name}: at least one environment is needed, got num_envs={count}")
         if expert and not env.get("expert"):
-            raise ValueError(f"{self.name} has no expert: its config names none under env.expert")
-        self._arguments = {"make": env["make"], "expert": env["expert"] if expert else None}
-        self.workers = [self._new() for _ in range(count)]
-        try:
-            about = self.workers[0].call("describe")
-        except (WorkerError, WorkerDied) as error:
-            self.close()
-            raise ValueError(f"{self.name} could not be built: {error}") from None
-        self.embodiment = Embodiment.from_dict(about["embodiment"])
-        self.tasks: list[str] = about["tasks"]
-        self.max_steps: int = about["max_steps"]
-
-    def replace(self, index: int) -> Worker:
-        """A new process in the place of one that died."""
-        self.workers[index].kill()
-        self.workers[index] = self._new()
-        return self.workers[index]
-
-    def close(self) -> None:
-        """End all processes."""
-        for worker in self.workers:
-            worker.hang_up()
-        for worker in self.workers:
-            worker.close()
-
-    def __enter__(self) -> Environments:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _new(self) -> Worker:
-        return Worker(f"{EnvironmentHost.__module__}.{EnvironmentHost.__qualname__}", self._arguments)
+            raise ValueError(f"{name} has no expert: its config names none under env.expert")
+        arguments = {"make": env["make"], "expert": env["expert"] if expert else None}
+        super().__init__(name, EnvironmentHost, arguments, count)
 
 
 @dataclass
@@ -321,7 +288,7 @@ class _Rollout:
             raise ValueError(f"{self.environments.name}, task {task}, seed {seed}: {often}")
         slot.retries += 1
         _abandon(slot)
-        slot.worker = self.environments.replace(slot.number)
+        slot.worker = self.environments.replace(slot.worker)
         self._start(slot)
 
     def _film(self, slot: _Slot, observation: Mapping[str, Any], picture: np.ndarray | None) -> None:
@@ -332,7 +299,7 @@ class _Rollout:
         if (task, seed) not in self.videos or not images:
             return
         if slot.video is None:
-            file = self.out / "videos" / f"{task}_{seed}.mp4"
+            file = self.out / "videos" / f"{task.replace('/', '_')}_{seed}.mp4"
             slot.video = EpisodeVideo(file, self.environments.embodiment.rate, slot.instruction).__enter__()
         slot.video.add(images)
 
