@@ -28,7 +28,21 @@ Batch = dict[str, Any]
 
 
 class Transform(nn.Module, ABC):
-    """One step between raw data and model data."""
+    """One step between raw data and model data.
+
+    Attributes:
+        windows: whether a chunk's actions are changed together, so that statistics after this step are those of all
+            chunks, not of single actions.
+    """
+
+    windows = False
+
+    def fit(self, batch: Mapping[str, Any]) -> None:  # noqa: B027 - most transforms learn nothing
+        """Learn what is to be learned from the whole training set, as the steps before this one made it.
+
+        Args:
+            batch: N frames as N rows with T = 1 and without images; H = 1, or the horizon after a step with `windows`.
+        """
 
     @abstractmethod
     def forward(self, batch: Batch, generators: Generators | None = None) -> Batch:
