@@ -1,8 +1,8 @@
 """How predicted chunks become one action per step: in pieces, or blended.
 
-`RecedingHorizon` runs the first part of a chunk, then looks again (Diffusion Policy, Chi et al. 2023, arXiv 2303.04137): few
-predictions, but blind in between. `TemporalEnsemble` looks every step and blends all chunks that had something to say about it
-(ACT, Zhao et al. 2023, arXiv 2304.13705): smooth, one prediction per step.
+`RecedingHorizon` runs the first part of a chunk, then looks again (Diffusion Policy, Chi et al. 2023, arXiv
+2303.04137): few predictions, but blind in between. `TemporalEnsemble` looks every step and blends all chunks that had
+something to say about it (ACT, Zhao et al. 2023, arXiv 2304.13705): smooth, one prediction per step.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class RecedingHorizon(Execution):
 class TemporalEnsemble(Execution):
     """Blends every chunk that covers the present step.
 
-    The weights are those of ACT's code (`imitate_episodes.py`): prediction i gets exp(-coefficient * i), counted from the
-    *oldest*, i = 0; then they are made to sum to 1.
+    The weights are those of ACT's code (`imitate_episodes.py`): prediction i gets exp(-coefficient * i), counted from
+    the *oldest*, i = 0; then they are made to sum to 1.
 
     Args:
         coefficient: ACT's m; 0 averages, larger trusts old predictions more, negative trusts new ones more.

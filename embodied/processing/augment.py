@@ -1,7 +1,8 @@
 """Vary the training images, a whole batch at a time; in evaluation, change nothing.
 
-Every row draws from its own generator, so that a sample is varied alike whoever shares its batch. All frames of one camera of
-one sample get the same variation: what moves between them is the world, not the augmentation. uint8 in, uint8 out.
+Every row draws from its own generator, so that a sample is varied alike whoever shares its batch. All frames of one
+camera of one sample get the same variation: what moves between them is the world, not the augmentation. uint8 in,
+uint8 out.
 """
 
 from __future__ import annotations
@@ -96,9 +97,9 @@ class RandomCrop(CenterCrop, Augmentation):
 class ColorJitter(Augmentation):
     """Vary brightness, then contrast, then saturation, by factors drawn from [1 - x, 1 + x].
 
-    The factors mean what they mean in torchvision: times the image; away from its mean grey; away from each pixel's grey.
-    All three are one affine map of a pixel here, so values are cut to [0, 255] once at the end and not after each. The mean
-    grey is taken over all frames of the sample.
+    The factors mean what they mean in torchvision: times the image; away from its mean grey; away from each pixel's
+    grey. All three are one affine map of a pixel here, so values are cut to [0, 255] once at the end and not after
+    each. The mean grey is taken over all frames of the sample.
 
     Args:
         brightness, contrast, saturation: x, from 0 (off) to 1.

@@ -37,7 +37,7 @@ class Transform(nn.Module, ABC):
 
     windows = False
 
-    def fit(self, batch: Mapping[str, Any]) -> None:  # noqa: B027 - most transforms learn nothing
+    def fit(self, batch: Mapping[str, Any]) -> None:
         """Learn what is to be learned from the whole training set, as the steps before this one made it.
 
         Args:

@@ -1,6 +1,7 @@
 """Change the size of images: scale them, or keep a part.
 
-Images stay uint8, (B, T, H, W, 3). Bringing them to an encoder's mean and standard deviation is the encoder's own business.
+Images stay uint8, (B, T, H, W, 3). Bringing them to an encoder's mean and standard deviation is the encoder's own
+business.
 """
 
 from __future__ import annotations

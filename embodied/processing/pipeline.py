@@ -4,8 +4,8 @@
     state:   {_target_: embodied.processing.normalize.Normalize, key: observation.state, mode: mean_std}
     actions: {_target_: embodied.processing.normalize.Normalize, key: action, mode: min_max}
 
-Steps have names, so that one is changed (`processing.actions.mode=quantiles`) or left out (`processing.shift=null`) from a
-command line, and so that a saved agent's statistics can be read by name.
+Steps have names, so that one is changed (`processing.actions.mode=quantiles`) or left out (`processing.shift=null`)
+from a command line, and so that a saved agent's statistics can be read by name.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Pipeline(nn.Module):
         """What size images of `height` x `width` leave the pipeline with."""
         image = torch.zeros(1, 1, height, width, 3, dtype=torch.uint8)
         changed = self({IMAGES + "any": image, "observation_is_pad": torch.zeros(1, 1, dtype=torch.bool)})
-        return tuple(changed[IMAGES + "any"].shape[2:4])  # type: ignore[return-value]
+        return changed[IMAGES + "any"].shape[2], changed[IMAGES + "any"].shape[3]
 
     @torch.no_grad()
     def fit(self, columns: Mapping[str, np.ndarray], episode_ends: np.ndarray, horizon: int) -> None:
@@ -120,7 +120,7 @@ class Pipeline(nn.Module):
 
 
 def _windows(actions: Tensor, ends: np.ndarray, horizon: int) -> Batch:
-    """Every chunk of the data: actions (N, A) to (N, H, A), the last repeated past an episode's end, and that padding."""
+    """Every chunk: actions (N, A) to (N, H, A), the last one repeated past an episode's end, and padding."""
     index = np.arange(len(actions))
     last = np.repeat(ends, np.diff(ends, prepend=0))[:, None] - 1
     steps = index[:, None] + np.arange(horizon)

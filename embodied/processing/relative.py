@@ -1,8 +1,8 @@
 """Say actions relative to where the body is.
 
-openpi's `DeltaActions` and `AbsoluteActions`: a chunk of absolute targets becomes differences from the state at the chunk's
-start, which look alike wherever the arm is. The whole chunk is undone with the state it was predicted from, so executing it
-over several steps does not make it drift.
+openpi's `DeltaActions` and `AbsoluteActions`: a chunk of absolute targets becomes differences from the state at the
+chunk's start, which look alike wherever the arm is. The whole chunk is undone with the state it was predicted from,
+so executing it over several steps does not make it drift.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class RelativeActions(Transform):
     ) -> None:
         super().__init__()
         if reference not in get_args(Reference):
-            raise ValueError(f"RelativeActions: reference is one of {', '.join(get_args(Reference))}, got {reference!r}")
+            raise ValueError(
+                f"RelativeActions: reference is one of {', '.join(get_args(Reference))}, got {reference!r}"
+            )
         chosen = list(range(action_dim)) if dims is None else list(dims)
         sources = chosen if state_dims is None else list(state_dims)
         if len(chosen) != len(sources):

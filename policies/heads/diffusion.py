@@ -1,15 +1,15 @@
 """Denoise a chunk of continuous actions, conditioned on the readout.
 
-Octo's diffusion head (Ghosh et al. 2024, arXiv 2405.12213; `octo/model/components/{action_heads,diffusion}.py`): the language
-model runs once per observation, then a small residual MLP removes noise from the flattened chunk step by step. It keeps the
-modes of demonstrations that disagree. Schedules and sampling steps are diffusers' (DDPM: Ho et al. 2020, DDIM: Song et al.
-2021), with the squared cosine schedule of Nichol & Dhariwal 2021.
+Octo's diffusion head (Ghosh et al. 2024, arXiv 2405.12213; `octo/model/components/{action_heads,diffusion}.py`): the
+language model runs once per observation, then a small residual MLP removes noise from the flattened chunk step by
+step. It keeps the modes of demonstrations that disagree. Schedules and sampling steps are diffusers' (DDPM: Ho et al.
+2020, DDIM: Song et al. 2021), with the squared cosine schedule of Nichol & Dhariwal 2021.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
@@ -67,7 +67,9 @@ class DiffusionHead(ActionHead):
         if sampler not in get_args(Sampler):
             raise ValueError(f"DiffusionHead: sampler is one of {', '.join(get_args(Sampler))}, got {sampler!r}")
         if prediction not in get_args(Prediction):
-            raise ValueError(f"DiffusionHead: prediction is one of {', '.join(get_args(Prediction))}, got {prediction!r}")
+            raise ValueError(
+                f"DiffusionHead: prediction is one of {', '.join(get_args(Prediction))}, got {prediction!r}"
+            )
         if sample_steps < 1 or train_steps % sample_steps:
             raise ValueError(f"DiffusionHead: sample_steps must divide train_steps ({train_steps}), got {sample_steps}")
         if clip <= 0 or draws < 1:
@@ -78,7 +80,8 @@ class DiffusionHead(ActionHead):
         self.denoiser = Denoiser(size, self.pool.width, hidden, blocks, time_width, dropout)
         # "trailing" starts at the noisiest level, which the pure noise we start from belongs to; "leading", the default
         # of diffusers, starts below it (Lin et al. 2023, arXiv 2305.08891, section 3.3).
-        self.scheduler = (DDPMScheduler if sampler == "ddpm" else DDIMScheduler)(
+        schedule: Any = DDPMScheduler if sampler == "ddpm" else DDIMScheduler
+        self.scheduler = schedule(
             num_train_timesteps=train_steps,
             beta_schedule="squaredcos_cap_v2",
             prediction_type=prediction,
@@ -136,9 +139,10 @@ class Denoiser(nn.Module):
         self.enter = nn.Linear(time_width + condition + size, hidden)
         self.blocks = nn.ModuleList(Block(hidden, dropout) for _ in range(blocks))
         self.leave = nn.Linear(hidden, size)
-        for layer in (self.time[0], self.time[2], self.enter, self.leave):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for layer in (*self.time, self.enter, self.leave):
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def forward(self, noisy: Tensor, levels: Tensor, condition: Tensor) -> Tensor:
         """Noisy chunks (B, H x A) at noise levels (B,) to the prediction (B, H x A), float32 also under autocast."""

@@ -1,13 +1,15 @@
 """Regress a chunk of continuous actions in one step.
 
-RoboFlamingo's `fc` head (Li et al. 2024, arXiv 2311.01378): an MLP over the pooled readout, a regression loss on the motion
-and, where the gripper is named, binary cross-entropy on open against closed. One forward pass and no sampling, so it is the
-cheapest head; where demonstrations disagree it predicts their average, which token and diffusion heads do not.
+RoboFlamingo's `fc` head (Li et al. 2024, arXiv 2311.01378): an MLP over the pooled readout, a regression loss on the
+motion and, where the gripper is named, binary cross-entropy on open against closed. One forward pass and no sampling,
+so it is the cheapest head; where demonstrations disagree it predicts their average, which token and diffusion heads
+do not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -61,7 +63,7 @@ class MLPHead(ActionHead):
         self.pool = Pool(pooling, width, readout_tokens)
         sizes = [self.pool.width, *hidden]
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for n_in, n_out in pairwise(sizes):
             layers += [nn.Linear(n_in, n_out), nn.GELU(), nn.Dropout(dropout)]
         self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], horizon * action_dim))
 

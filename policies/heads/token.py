@@ -1,13 +1,13 @@
 """Speak a chunk of actions as words of the language model's own vocabulary.
 
-RT-2 (Brohan et al. 2023, arXiv 2307.15818) and OpenVLA (Kim et al. 2024, arXiv 2406.09246): each number is clipped to [-1, 1]
-and cut into 256 bins, a bin is one of the last 256 token ids, and the chunk is written step by step, dimension by dimension,
-as one sentence of H x A tokens. It is learned by next-token prediction and decoded with the prefix's key-value cache: the
-observation is never read twice. Slower than the other heads by the length of the sentence, but it keeps the modes of
-demonstrations that disagree, and its loss is the language model's own.
+RT-2 (Brohan et al. 2023, arXiv 2307.15818) and OpenVLA (Kim et al. 2024, arXiv 2406.09246): each number is clipped to
+[-1, 1] and cut into 256 bins, a bin is one of the last 256 token ids, and the chunk is written step by step,
+dimension by dimension, as one sentence of H x A tokens. It is learned by next-token prediction and decoded with the
+prefix's key-value cache: the observation is never read twice. Slower than the other heads by the length of the
+sentence, but it keeps the modes of demonstrations that disagree, and its loss is the language model's own.
 
-The sentence opens with a projection of the readout tokens, where RT-2 has the end of the prompt; token i is then predicted
-from the opening and the tokens before i.
+The sentence opens with a projection of the readout tokens, where RT-2 has the end of the prompt; token i is then
+predicted from the opening and the tokens before i.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class TokenHead(ActionHead):
         pooling: `mean` or `flatten` (`policies.heads.pooling`).
 
     Raises:
-        ValueError: `bins` is not 2 to 256 or `temperature` is negative; when used: the readout has no prefix to decode on
-            from, or its vocabulary has no room for action tokens.
+        ValueError: `bins` is not 2 to 256 or `temperature` is negative; when used: the readout has no prefix to
+            decode on from, or its vocabulary has no room for action tokens.
     """
 
     def __init__(
@@ -58,7 +58,8 @@ class TokenHead(ActionHead):
         self, readout: Readout, actions: Tensor, mask: Tensor, generators: Generators | None = None
     ) -> dict[str, Tensor]:
         prefix = self._prefix(readout)
-        actions = actions.masked_fill(~mask.unsqueeze(-1), 0.0)  # later tokens, real or not, must not read what padding holds
+        # What padding holds must not reach the tokens after it, nor its gradient anything.
+        actions = actions.masked_fill(~mask.unsqueeze(-1), 0.0)
         ids = self.binning.encode(actions, prefix.vocabulary).flatten(1)
         hidden, _ = prefix.extend(torch.cat([self._opening(readout), prefix.embed(ids[:, :-1])], dim=1))
         logits = prefix.logits(hidden).float()
