@@ -69,7 +69,9 @@ def test_it_survives_json():
     assert Embodiment.from_dict(an_embodiment(state=None).to_dict()).state is None
 
 
-@pytest.mark.parametrize("break_it", [lambda r: r.pop("action"), lambda r: r["action"].update(colour="red"), dict.clear])
+@pytest.mark.parametrize(
+    "break_it", [lambda r: r.pop("action"), lambda r: r["action"].update(colour="red"), dict.clear]
+)
 def test_a_damaged_record_is_refused(break_it):
     record = an_embodiment().to_dict()
     break_it(record)

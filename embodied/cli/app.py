@@ -19,12 +19,13 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -36,6 +37,8 @@ from embodied.cli.sweep import forget_jobs, write_job, write_table
 Work = Callable[[DictConfig], Mapping[str, Any] | None]
 QUIET = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled")
 """A command writes to its `out` folder and nowhere else: Hydra's own output folders and log files are switched off."""
+
+MULTIRUN = ("-m", "--multirun")
 
 SWEEP_OUT = "EMBODIED_SWEEP_OUT"
 """Tells the jobs of a sweep, wherever a launcher runs them, the folder that their own folders go into."""
@@ -51,11 +54,10 @@ def command(name: str, work: Work) -> Callable[[], None]:
         overrides = [word for word in words if not word.startswith("-")]
         if {"-h", "--help"} & set(flags):
             print(help_page(name, sys.modules[work.__module__].__doc__ or ""))
-        elif {"-m", "--multirun"} & set(flags):
+        elif set(MULTIRUN) & set(flags):
             _sweep(name, work, overrides)
         elif flags:  # --cfg, --info, --config-dir and the like are Hydra's own
-            sys.argv[1:] = [*QUIET, *words]
-            _with_hydra(name, lambda config: run(name, work, config))
+            _with_hydra(name, words, QUIET, lambda config: run(name, work, config))
         else:
             try:
                 config = compose(name, overrides)
@@ -119,28 +121,28 @@ def install_hint(package: str) -> str:
     return f"pip install {package}"
 
 
-def _with_hydra(name: str, job: Callable[[DictConfig], Any]) -> None:
+def _with_hydra(name: str, words: list[str], settings: Sequence[str], job: Callable[[DictConfig], Any]) -> None:
+    # argparse takes overrides in one piece only, and a flag's value must stay beside it
+    words = sorted(words, key=lambda word: word not in MULTIRUN)
+    first = next((i for i, word in enumerate(words) if "=" in word and not word.startswith("-")), len(words))
+    sys.argv[1:] = [*words[:first], *settings, *words[first:]]
+    GlobalHydra.instance().clear()
     hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name=name)(job)()
 
 
 def _sweep(name: str, work: Work, overrides: list[str]) -> None:
     """Every combination in a folder of its own under `out`; one that fails is a row of the table, not the end of it."""
-    first = first_of_sweeps(overrides)
-    problem = check(name, first)
-    if problem:
-        fail(name, problem)
     try:
+        first = first_of_sweeps(overrides)
+        problem = check(name, first)
+        if problem:
+            fail(name, problem)
         folder = Path(str(compose(name, first).out))
         forget_jobs(folder)
-    except (OmegaConfBaseException, OSError) as error:
+    except (OmegaConfBaseException, OSError, ValueError) as error:
         fail(name, mistake(error, {}) or str(error))
     os.environ[SWEEP_OUT] = str(folder.absolute())
-    sys.argv[1:] = [
-        f"hydra.sweep.dir={_quoted(str(folder))}",
-        "hydra.sweep.subdir=${hydra.job.num}",
-        *QUIET,
-        *sys.argv[1:],
-    ]
+    settings = [f"hydra.sweep.dir={_quoted(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}", *QUIET]
 
     def job(config: DictConfig) -> None:
         details = HydraConfig.get()
@@ -160,7 +162,7 @@ def _sweep(name: str, work: Work, overrides: list[str]) -> None:
             write_job(out, swept, results or {})
 
     try:
-        _with_hydra(name, job)
+        _with_hydra(name, sys.argv[1:], settings, job)
     except KeyboardInterrupt:
         fail(name, "interrupted", status=130)
     table, failed = write_table(folder)

@@ -18,7 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -57,13 +57,17 @@ def explain(name: str, overrides: Sequence[str], error: Exception) -> str:
     """Hydra's message, said shorter, with the nearest valid key and the file that defines it."""
     message = str(error)
     unknown = re.search(r"Could not override '([^']+)'", message)
-    if unknown and "is not in struct" in message:
+    if unknown and "is not in struct" in f"{message} {error.__cause__}":
         return _unknown_key(name, overrides, unknown.group(1))
     missing = re.search(r"Could not find '([^']+)'", message)
     if missing:
         return _unknown_option(overrides, missing.group(1))
     if "Ambiguous value for argument" in message:
         return f"{message.splitlines()[0]}: add -m to sweep over it, or write a list as key=[a,b]"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"'{error.override}' cannot be read ({message.splitlines()[0]}): write key=value, and quote odd characters"
+        )
     if isinstance(error, MissingMandatoryValue):
         return missing_value(error)
     return message.splitlines()[0]
@@ -76,15 +80,24 @@ def missing_value(error: OmegaConfBaseException) -> str:
 
 
 def first_of_sweeps(overrides: Sequence[str]) -> list[str]:
-    """The same overrides with each sweep (`a=1,2`) cut to its first choice, so that they compose to one config."""
+    """The same overrides with each sweep (`a=1,2`) cut to its first choice, so that they compose to one config.
+
+    Raises:
+        ValueError: a pattern (`glob(...)`) that nothing matches.
+    """
     first = []
     for text in overrides:
         try:
             override = OverridesParser.create().parse_override(text)
-            choice = next(_choices(override)) if override.is_sweep_override() else None
-        except (HydraException, StopIteration):
-            choice = None  # said better when it is composed
-        first.append(text if choice is None else f"{override.get_key_element()}={choice}")
+        except HydraException:
+            first.append(text)  # said better when it is composed
+            continue
+        if override.is_sweep_override():
+            choice = next(_choices(override), None)
+            if choice is None:
+                raise ValueError(f"'{text}' matches no option{_short(nearest('', _options(override.key_or_group)))}")
+            text = f"{override.get_key_element()}={choice}"
+        first.append(text)
     return first
 
 
@@ -170,7 +183,7 @@ def _choices(override: Override) -> Iterator[str]:
     if override.value_type != ValueType.GLOB_CHOICE_SWEEP:
         return override.sweep_string_iterator()
     glob: Any = override.value()
-    options = _options(override.key_or_group)
+    options = _initialised().get_group_options(override.key_or_group)  # as Hydra does: not those of subgroups
     kept = [o for o in options if any(fnmatch.fnmatch(o, p) for p in glob.include)]
     return iter([o for o in kept if not any(fnmatch.fnmatch(o, p) for p in glob.exclude)])
 
@@ -200,9 +213,9 @@ def _groups_of(name: str) -> list[str]:
     loader = _initialised()
     loaded = loader.repository.load_config(name)
     entries = [] if loaded is None else list(loaded.defaults_list or [])
-    groups = [entry.get_group_path() for entry in entries if isinstance(entry, GroupDefault)]
+    groups = [entry.group for entry in entries if isinstance(entry, GroupDefault)]
     known = _groups()
-    return [group for group in groups if group in known]
+    return [group for group in groups if group is not None and group in known]
 
 
 def _options(group: str) -> list[str]:
