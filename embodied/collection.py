@@ -15,13 +15,10 @@ the demonstrations visit states the expert would avoid, and show how to come bac
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,7 +26,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from embodied.data.lerobot import begin, finalize, stage_episode
-from embodied.files import write_text
+from embodied.files import only_one, write_text
 from embodied.progress import Progress
 from embodied.spec import ACTION, TASK
 from embodied.workers import EXPERT_ACTION, EnvironmentHost, Pool, Worker, WorkerDied, WorkerError, wait, within_bounds
@@ -151,7 +148,8 @@ def collect(
         raise ValueError(f"{name} has no expert to collect from: its config names none under env.expert")
     root = Path(out)
     how = {"make": env["make"], "expert": env["expert"], "noise": noise, "only_success": only_success}
-    with _locked(root), Pool(name, Demonstrator, {**how, "root": str(root.absolute())}, num_workers) as workers:
+    pool = {**how, "root": str(root.absolute())}
+    with only_one(root, "collection"), Pool(name, Demonstrator, pool, num_workers) as workers:
         embodiment = workers.embodiment
         if noise and embodiment.action.kind != "continuous":
             raise ValueError(f"noise={noise} needs continuous actions, those of {name} are {embodiment.action.kind}")
@@ -275,24 +273,3 @@ def _failures(root: Path) -> set[int]:
         except (json.JSONDecodeError, KeyError, TypeError):
             continue
     return found
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """One collection at a time in a folder."""
-    if root.exists() and not root.is_dir():
-        raise ValueError(f"out={root} is a file: a dataset is a folder")
-    existed = root.is_dir()
-    root.mkdir(parents=True, exist_ok=True)
-    handle = os.open(root, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise ValueError(f"another embodied-collect is writing to {root}") from None
-    finally:
-        os.close(handle)
-        if not existed and not any(root.iterdir()):
-            root.rmdir()
-
-

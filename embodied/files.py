@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -87,3 +88,28 @@ def _sync(file: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def only_one(folder: str | Path, what: str) -> Iterator[None]:
+    """Make a folder and keep other processes that ask for it out; it is removed again if nothing was put into it.
+
+    Raises:
+        ValueError: it is a file, or another process has it; `what` says what both want to do.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: {what} needs a folder")
+    existed = folder.is_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another {what} is at work in {folder}: wait for it or choose another folder") from None
+        yield
+    finally:
+        os.close(handle)
+        if not existed and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

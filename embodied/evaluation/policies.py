@@ -1,0 +1,175 @@
+"""What the command line calls a policy: `expert`, `random`, or the folder of a run, a checkpoint or an agent."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from embodied.interaction import Observation, Policy
+from embodied.spec import Embodiment
+from embodied.workers import EXPERT_ACTION
+
+CHECKPOINTS, LAST, CONFIG, WEIGHTS = "checkpoints", "last", "config.json", "model.safetensors"
+
+
+class RandomPolicy(Policy):
+    """Actions drawn uniformly between the embodiment's bounds, from the episode's seed.
+
+    Raises:
+        ValueError: the embodiment takes text or commands, which have no bounds to draw between.
+    """
+
+    def __init__(self, embodiment: Embodiment) -> None:
+        if embodiment.action.kind not in ("continuous", "categorical"):
+            kind = embodiment.action.kind
+            raise ValueError(f"{embodiment.name} takes {kind} actions: there is no random policy for it")
+        self.embodiment = embodiment
+        self._generators: list[np.random.Generator] = []
+
+    def reset(self, slots: int) -> None:
+        self._generators = [np.random.default_rng() for _ in range(slots)]
+
+    def start(self, slot: int, seed: int, task: str) -> None:
+        self._generators[slot] = np.random.default_rng([seed, *task.encode()])
+
+    def act(self, observations: Observation, slots: Sequence[int]) -> np.ndarray:
+        assert self.embodiment is not None
+        spec = self.embodiment.action
+        if spec.kind == "categorical":
+            return np.array([[self._generators[slot].integers(spec.dim)] for slot in slots], np.float32)
+        draws = [self._generators[slot].uniform(spec.low, spec.high) for slot in slots]
+        return np.stack(draws).astype(np.float32)
+
+
+class ExpertPolicy(Policy):
+    """The environment's expert. It runs beside the environment, whose worker sends its action with the observation."""
+
+    wants_expert = True
+
+    def reset(self, slots: int) -> None: ...
+
+    def start(self, slot: int, seed: int, task: str) -> None: ...
+
+    def act(self, observations: Observation, slots: Sequence[int]) -> np.ndarray:
+        return np.asarray(observations[EXPERT_ACTION], np.float32)
+
+
+@dataclass(frozen=True)
+class PolicySource:
+    """Where a policy comes from.
+
+    Attributes:
+        spec: as it was named.
+        kind: what it is.
+        folder: the agent's files; None unless it is an agent.
+    """
+
+    spec: str
+    kind: Literal["expert", "random", "agent"]
+    folder: Path | None = None
+
+    def load(self, embodiment: Embodiment | None = None, device: str = "auto", exact: bool | None = None) -> Policy:
+        """The policy.
+
+        Args:
+            embodiment: the environment's; needed for `random` alone.
+            device: for an agent: `auto`, or torch's name of one.
+            exact: for an agent: compute each row alone, so that results do not depend on how many environments run at
+                once; None does so on the CPU, where batches gain little.
+
+        Raises:
+            ValueError: the agent's files are damaged, or of another kind.
+        """
+        if self.kind == "expert":
+            return ExpertPolicy()
+        if self.kind == "random":
+            assert embodiment is not None
+            return RandomPolicy(embodiment)
+        import torch
+
+        from embodied.agent import Agent
+
+        assert self.folder is not None
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        try:
+            place = torch.device(chosen)
+        except RuntimeError:
+            raise ValueError(f"device '{device}' is none of auto, cpu, cuda, cuda:<number>") from None
+        if place.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device={device}: this machine offers torch no GPU; use device=cpu")
+        agent = Agent.from_pretrained(self.folder).to(place)
+        agent.rows_per_pass = 1 if exact or (exact is None and place.type == "cpu") else None
+        return agent
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its actions, as JSON: an agent's files by their content."""
+        if self.folder is None:
+            return {"policy": self.kind}
+        digest = hashlib.sha256()
+        for name in (CONFIG, WEIGHTS):
+            with (self.folder / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return {"policy": "agent", "weights": digest.hexdigest()}
+
+
+def locate_policy(spec: str) -> PolicySource:
+    """Find what `spec` names, without loading it.
+
+    Raises:
+        ValueError: there is no such folder (the nearest one is named), it holds no agent, or it is a kind of policy
+            that this version cannot drive.
+    """
+    if spec in ("expert", "random"):
+        return PolicySource(spec, "expert" if spec == "expert" else "random")
+    if spec.startswith(("ws://", "wss://")):
+        raise ValueError(f"policy={spec} is a policy server, which needs the deploy extra: this version has none yet")
+    folder = Path(spec).expanduser()
+    if not folder.exists():
+        raise ValueError(f"policy={spec}: there is no such folder{_near(folder)}")
+    if not folder.is_dir():
+        raise ValueError(f"policy={spec} is a file: name the folder of a run, a checkpoint or an agent")
+    for candidate in (folder / CHECKPOINTS / LAST, folder / LAST, folder):
+        if (candidate / CONFIG).is_file() and (candidate / WEIGHTS).is_file():
+            return PolicySource(spec, "agent", candidate.resolve())
+    if (folder / CHECKPOINTS).exists() or (folder / "config.yaml").exists():
+        raise ValueError(f"policy={spec} is a run without a complete checkpoint yet: there is no {CHECKPOINTS}/{LAST}")
+    missing = f"there is no {CONFIG} with {WEIGHTS}, and no {CHECKPOINTS}/{LAST}, in it"
+    raise ValueError(f"policy={spec} holds no agent: {missing}")
+
+
+def result_folder(spec: str, env_name: str, seed: int) -> Path:
+    """Where an evaluation's result goes unless told otherwise: `<run>/eval/<env>_<seed>`.
+
+    A checkpoint that was named itself adds its own name; an expert's or random policy's results are in `runs/<it>`.
+    """
+    name = f"{env_name.replace('/', '_')}_{seed}"
+    if spec in ("expert", "random"):
+        return Path("runs") / spec / "eval" / name
+    folder = Path(spec)
+    if folder.name == CHECKPOINTS:
+        return folder.parent / "eval" / name
+    if folder.parent.name == CHECKPOINTS:
+        return folder.parent.parent / "eval" / (name if folder.name == LAST else f"{name}_{folder.name}")
+    return folder / "eval" / name
+
+
+def _near(folder: Path) -> str:
+    """`; did you mean ...?` with the nearest word or existing folder, or what there is."""
+    parent = folder.parent
+    while not parent.is_dir() and parent != parent.parent:
+        parent = parent.parent
+    siblings = [path for path in sorted(parent.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    options: Mapping[str, str] = {path.name: str(path) for path in siblings}
+    if len(folder.parts) == 1:
+        options = {**options, "expert": "expert", "random": "random"}
+    wanted = folder.parts[len(parent.parts)] if len(folder.parts) > len(parent.parts) else folder.name
+    close = difflib.get_close_matches(wanted if parent != Path() else folder.parts[0], options, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{options[close[0]]}'?"
+    return "; a policy is expert, random, or the folder of a run, a checkpoint or an agent"
