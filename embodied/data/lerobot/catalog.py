@@ -120,7 +120,7 @@ def _is_dataset(root: Path) -> None:
         return
     if (root / COLLECTION).is_file() or (root / STAGING).is_dir():
         raise ValueError(
-            f"{root} is a collection that was not finished ({len(staged(root))} episodes are there): run its command again, "
+            f"{root} is an unfinished collection ({len(staged(root))} episodes there): run its command again, "
             f"or make a dataset of what is there with embodied-dataset action=finalize root={root}"
         )
     inside = sorted(path.parent.parent.name for path in root.glob("*/meta/info.json"))
