@@ -12,7 +12,7 @@ from torch import nn
 
 from embodied.contracts import draw_normal, masked_mean
 from embodied.training.optimizer import AdamW
-from embodied.training.processes import make_accelerator
+from embodied.training.processes import main_first, make_accelerator
 from embodied.training.run_folder import RunFolder
 from embodied.training.schedule import make_schedule
 from embodied.training.trainer import Settings, Trainer
@@ -81,7 +81,8 @@ def a_trainer(out, resume=False, agent=None, stream=None, ema=None, schedule="co
     defaults = {"batch_size": 8, "max_steps": 6, "save_every": 2, "log_every": 1, "precision": "float32", "threads": 1}
     made = Settings(**(defaults | settings))
     config = {"trainer": defaults | settings, "schedule": {"name": schedule}, "out": str(out)}
-    run = RunFolder(out, config, resume)
+    accelerator = make_accelerator("cpu")
+    run = main_first(accelerator, lambda main: RunFolder(out, config, resume or not main, write=main))
     torch.manual_seed(0)
     agent = agent or (TinyAgent.from_pretrained(run.checkpoint) if run.checkpoint else TinyAgent())
     if prepare:
@@ -89,7 +90,7 @@ def a_trainer(out, resume=False, agent=None, stream=None, ema=None, schedule="co
     recipe = AdamW(lr=1e-2, weight_decay=0.1)
     factor = make_schedule(schedule, made.max_steps, 0.2)
     said = []
-    trainer = Trainer(made, agent, stream or TinyStream(made.batch_size), run, make_accelerator("cpu"), recipe, factor, ema,
+    trainer = Trainer(made, agent, stream or TinyStream(made.batch_size), run, accelerator, recipe, factor, ema,
                       validation=validation, say=said.append)  # fmt: skip
     trainer.said = said
     return trainer
