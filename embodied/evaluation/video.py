@@ -21,7 +21,7 @@ CODECS: tuple[tuple[str, dict[str, str]], ...] = (
     ("libvpx-vp9", {"crf": "32", "b": "0", "deadline": "realtime", "cpu-used": "8"}),
     ("mpeg4", {"qscale": "5"}),  # written everywhere, but few browsers play it: the last resort
 )
-SIDE, STRIP, BORDER, HOLD_S = 256, 24, 6, 0.8
+SIDE, STRIP, BORDER, HOLD_S = 256, 28, 4, 0.8
 BACKGROUND, TEXT, MUTED = (22, 24, 29), (236, 238, 242), (150, 156, 168)
 SUCCESS, FAILURE = (46, 160, 98), (208, 72, 72)
 
@@ -130,7 +130,7 @@ class EpisodeVideo:
             "RGB", (picture.width + picture.width % 2, picture.height + picture.height % 2 + STRIP), BACKGROUND
         )
         frame.paste(picture, (0, 0))
-        draw, font, baseline = ImageDraw.Draw(frame), ImageFont.load_default(13), frame.height - 8
+        draw, font, baseline = ImageDraw.Draw(frame), ImageFont.load_default(13), frame.height - 10
         right = draw.textlength(note, font)
         draw.text((frame.width - 8 - right, baseline), note, fill=colour, font=font, anchor="ls")
         draw.text(
