@@ -1,7 +1,7 @@
 """How the parts are wired: one YAML per part, and families of options that differ in one word.
 
-Importing this package registers one option per simulator task with Hydra (`env=metaworld/button-press-topdown`), made from
-the simulator's one YAML. No simulator is imported for it.
+Importing this package registers one option per simulator task with Hydra (`env=metaworld/button-press-topdown`), made
+from the simulator's one YAML. No simulator is imported for it.
 """
 
 from __future__ import annotations

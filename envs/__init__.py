@@ -5,4 +5,4 @@ Importing this package registers them with Gymnasium: `gymnasium.make("embodied/
 
 from gymnasium.envs.registration import register
 
-register("embodied/MetaWorld-v0", entry_point="envs.mujoco.metaworld:MetaWorld", order_enforce=False, disable_env_checker=True)
+register("embodied/MetaWorld-v0", entry_point="envs.mujoco.metaworld:MetaWorld", disable_env_checker=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from typing import Any
 
@@ -27,9 +28,8 @@ class MetaWorldExpert(Expert):
         self._policy: Any = None
 
     def reset(self, seed: int) -> None:
-        from metaworld.policies import ENV_POLICY_MAP
-
-        self._policy = ENV_POLICY_MAP[f"{self.env.task}-v3"]()
+        policies: dict[str, Any] = importlib.import_module("metaworld.policies").ENV_POLICY_MAP
+        self._policy = policies[f"{self.env.task}-v3"]()
 
     def act(self) -> np.ndarray:
         """The policy's action (4,), float32, cut to the bounds as Meta-World itself would."""

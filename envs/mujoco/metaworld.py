@@ -3,17 +3,17 @@
 A Sawyer arm with a parallel gripper. What this adds to the library:
 
 - **The seed decides the episode.** Meta-World ignores `reset(seed=)`: where objects and goals are was drawn when the
-  environment was made, and what an earlier episode left in the model, in the solver's warm start or in Python attributes
-  leaks into the next. Here every reset makes a new Meta-World object and a new `MjData` around the compiled model, with the
-  model's arrays put back first, which takes 5 ms. An episode then equals, bit by bit, the first one of a Meta-World
-  environment that was given the same object and goal positions.
+  environment was made, and what an earlier episode left in the model, in the solver's warm start or in Python
+  attributes leaks into the next. Here every reset makes a new Meta-World object and a new `MjData` around the compiled
+  model, with the model's arrays put back first, in 9 ms. An episode then equals, bit by bit, the first one of a new
+  Meta-World environment that was given the same object and goal positions.
 - **A policy sees what a robot would.** `observation.state` is the hand's position and the gripper's opening. Where the
-  object and the goal are is in `observation.environment_state`, which only state modes have. (The coloured sphere that marks
-  a goal is in the pictures, as in Meta-World's own.)
-- **Pictures are the right way up.** Meta-World mounts the four `corner` cameras upside down; their pictures are turned by
-  180 degrees here, as LeRobot does for corner2. `Camera.renderer` records it.
-- **Nothing is clipped in silence.** Meta-World clips actions to [-1, 1]; `info["clipped"]` counts how many of the episode's
-  actions were, or `out_of_bounds="error"` refuses them. NaN is always refused.
+  object and the goal are is in `observation.environment_state`, which only state modes have. (The coloured sphere that
+  marks a goal is in the pictures, as in Meta-World's own: without it nobody could know where to reach.)
+- **Pictures are the right way up.** Meta-World mounts the four `corner` cameras upside down; their pictures are turned
+  by 180 degrees here, as LeRobot does for corner2. `Camera.renderer` records it.
+- **Nothing is clipped in silence.** Meta-World clips actions to [-1, 1]; `info["clipped"]` counts how many of the
+  episode's actions were, or `out_of_bounds="error"` refuses them. NaN is always refused.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from gymnasium import spaces
 
 from embodied.building import nearest
 from embodied.spec import ENVIRONMENT_STATE, IMAGES, STATE, TASK, ActionSpec, Embodiment, StateSpec
-from envs.mujoco.rendering import Quality, Renderer, load_mujoco, place_cameras, views_of
+from envs.mujoco.opengl import load_mujoco
+from envs.mujoco.rendering import Quality, Renderer, View, place_cameras, views_of
 
 CAMERAS = ("topview", "corner", "corner2", "corner3", "corner4", "behindGripper", "gripperPOV")
 UPSIDE_DOWN = ("corner", "corner2", "corner3", "corner4")
@@ -55,7 +56,7 @@ ACTION_SPEC = ActionSpec(
     gripper=3,
     gripper_closed=1,
 )
-"""How far the target that pulls the hand moves in this step (1 is 1 cm), and how hard the fingers close (+1) or open (-1)."""
+"""How far the target that pulls the hand moves in this step, and how hard the fingers close (+1) or open (-1)."""
 
 STATE_SPEC = StateSpec(names=("x", "y", "z", "gripper_opening"), units=("m", "m", "m", "1"), frame="world")
 """The hand's position, and how far the fingers are apart, from 0 (closed) to 1 (10 cm)."""
@@ -79,11 +80,12 @@ class MetaWorld(gymnasium.Env):
     |---|---|---|---|---|
     | `observation.images.<camera>` | x | | x | uint8 (H, W, 3) |
     | `observation.state` | x | x | x | float32 (4,): hand x, y, z in metres, gripper opening in [0, 1] |
-    | `observation.environment_state` | | x | x | float32 (17,): two objects' position (m) and quaternion, zeros where there is one; goal x, y, z (m) |
+    | `observation.environment_state` | | x | x | float32 (17,): objects and goal, see below |
     | `task` | x | x | x | the instruction |
 
-    The reward is Meta-World's own, 0 to 10. `info` holds `success` (bool), `task` (the task's name) and `clipped` (how many
-    actions of this episode were outside the bounds).
+    The environment state is Meta-World's own: two objects' position (m) and quaternion (zeros where there is one; the
+    component order varies by task), and the goal's position (m). The reward is Meta-World's own, 0 to 10. `info` holds
+    `success` (bool), `task` (the task's name) and `clipped` (how many actions of this episode were out of bounds).
 
     Args:
         tasks: names without `-v3`; None for all 50.
@@ -95,7 +97,7 @@ class MetaWorld(gymnasium.Env):
         out_of_bounds: `clip` actions outside [-1, 1] and count them, or raise an `error`.
         camera_positions: put a camera elsewhere, metres; LeRobot's Meta-World data has corner2 at (0.75, 0.075, 0.7).
         shadows, reflections, samples: see `rendering.Quality`.
-        keep: how many tasks stay compiled; making another takes 0.3 s, keeping one about 20 MB (more with pictures).
+        keep: how many tasks stay compiled; compiling takes 0.2 to 0.4 s, keeping 20 MB, or 80 MB with pictures.
 
     Raises:
         ValueError: an unknown task, camera or mode; Meta-World is not installed.
@@ -152,16 +154,20 @@ class MetaWorld(gymnasium.Env):
         self._truth = np.zeros(0)
         self._steps = self._clipped = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Begin the episode that (seed, task) names; the same on every machine with the same libraries, whatever ran before.
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Begin the episode that (seed, task) names; the same wherever the libraries are, whatever ran before.
 
         Args:
             seed: where object and goal are; None draws one from the environment's own generator.
             options: `{"task": name}`; without it, the first of `tasks`.
 
         Raises:
-            ValueError: a task that is none of `tasks`, an unknown option.
+            ValueError: a task that is none of `tasks`, an unknown option, a negative seed.
         """
+        if seed is not None and seed < 0:
+            raise ValueError(f"MetaWorld: a seed is 0 or more, got {seed}")
         super().reset(seed=seed)
         if seed is None:
             seed = int(self.np_random.integers(2**31))
@@ -202,7 +208,7 @@ class MetaWorld(gymnasium.Env):
             raise ValueError("MetaWorld: call reset before truth")
         return self._truth.copy()
 
-    def render(self) -> np.ndarray:  # type: ignore[override]
+    def render(self) -> np.ndarray:
         """The first camera's picture of the present state, uint8 (H, W, 3)."""
         if self._sim is None:
             raise ValueError("MetaWorld: call reset before render")
@@ -262,7 +268,7 @@ class MetaWorld(gymnasium.Env):
 class _Compiled:
     """A task's compiled model, from which any number of independent episodes begin, one at a time."""
 
-    def __init__(self, task: str, views: Sequence[Any]) -> None:
+    def __init__(self, task: str, views: Sequence[View]) -> None:
         self._mujoco = load_mujoco()
         self._class = _library()[f"{task}-v3"]
         made = self._class()
@@ -279,15 +285,17 @@ class _Compiled:
             array[...] = content
         sim = self._class.__new__(self._class)
         sim._initialize_simulation = lambda: (self.model, self._mujoco.MjData(self.model))  # instead of compiling again
-        sim.__init__()
+        self._class.__init__(sim)
         sim._set_task_called = True
         sim._partially_observable = False  # the goal is part of the truth, as in Meta-World's multi-task benchmarks
         sim.__dict__.pop("sawyer_observation_space", None)  # cached for a hidden goal
-        # Meta-World resets a model twice: the first pass draws positions until they are acceptable, the second begins the
-        # episode with them.
+        # Meta-World resets a model twice: the first pass draws positions until they are acceptable and puts them into
+        # the model, the second begins the episode. The first needs no hand in its place, which saves half the time.
         sim._freeze_rand_vec, sim.seeded_rand_vec = False, True
         sim.np_random = np.random.Generator(np.random.PCG64(seed))
+        sim.init_tcp, sim._reset_hand = sim.tcp_center, lambda steps=50: None
         sim.reset_model()
+        del sim._reset_hand
         sim._freeze_rand_vec = True
         gymnasium.envs.mujoco.MujocoEnv.reset(sim)
         # Its tasks leave the goal marker and some objects drawn where they were before; this moves what depends on
@@ -316,7 +324,7 @@ def _library() -> Mapping[str, Any]:
     try:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
     except ModuleNotFoundError as error:
-        raise ValueError(f"Meta-World is not installed ({error}): pip install 'embodied[mujoco]'") from None
+        raise ValueError(f"Meta-World is not installed ({error}): pip install -e '.[mujoco]'") from None
     return ALL_V3_ENVIRONMENTS
 
 

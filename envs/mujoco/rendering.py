@@ -1,61 +1,33 @@
 """Offscreen pictures of a MuJoCo scene: fast on a CPU, honest about what was left out, clear when OpenGL is missing.
 
-MuJoCo picks its OpenGL when it is imported and fails obscurely where that is broken, even for physics alone. Here `mujoco`
-itself always imports (`load_mujoco`), and OpenGL is looked for when the first picture is taken, in the process that takes
-it: what `MUJOCO_GL` names, or else the first of egl, osmesa, glfw that works.
+MuJoCo picks its OpenGL when it is imported and fails obscurely where that is broken, even for physics alone. Here
+`mujoco` itself always imports (`load_mujoco`), and OpenGL is looked for when the first picture is taken, in the process
+that takes it (`envs.mujoco.opengl`).
 
-Shadows, reflections and multisampling cost a CPU ten times the rest of the picture. They change pixels, so whether they are
-drawn is part of a camera's `renderer`. Bodies outside a camera's view cost as much as those inside; they are skipped, which
-changes no pixel.
+Shadows, reflections and multisampling cost a CPU ten times the rest of the picture. They change pixels, so whether they
+are drawn is part of a camera's `renderer`. What lies outside a camera's view costs as much as what lies inside; it is
+skipped, which changes no pixel. The rest is the meshes' triangles: a picture of 64 x 64 costs nearly as much as one of
+128 x 128.
 """
 
 from __future__ import annotations
 
-import importlib
+import atexit
 import os
-import sys
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from embodied.building import nearest
 from embodied.spec import Camera
+from envs.mujoco.opengl import RenderingUnavailable, load_mujoco, open_context, unavailable
 
-BACKENDS = ("egl", "osmesa", "glfw")
-OFF = ("disable", "disabled", "off", "false", "0")
-MEND = "apt-get install libegl1 libgl1-mesa-dri (MUJOCO_GL=egl) or libosmesa6 (MUJOCO_GL=osmesa); embodied-doctor shows what works"
-
-
-class RenderingUnavailable(ValueError):
-    """No OpenGL works here; the message says what to install or to set."""
-
-
-def load_mujoco() -> ModuleType:
-    """`import mujoco`, which must not fail because OpenGL is missing: physics needs none.
-
-    Raises:
-        ValueError: MuJoCo is not installed.
-    """
-    wanted = os.environ.get("MUJOCO_GL")
-    try:
-        return importlib.import_module("mujoco")
-    except ModuleNotFoundError as error:
-        if error.name == "mujoco":
-            raise ValueError("MuJoCo is not installed: pip install 'embodied[mujoco]'") from None
-        failure: Exception = error
-    except (ImportError, AttributeError, RuntimeError, OSError) as error:
-        failure = error
-    if wanted is None or wanted.lower().strip() in OFF:
-        raise failure
-    os.environ["MUJOCO_GL"] = "disabled"
-    try:
-        return importlib.import_module("mujoco")
-    finally:
-        os.environ["MUJOCO_GL"] = wanted
+HIDDEN = 5
+"""A geometry group that MuJoCo does not draw unless asked to."""
 
 
 @dataclass(frozen=True)
@@ -99,159 +71,6 @@ class Quality:
         return Camera(view.name, view.height, view.width, "mujoco:" + ",".join(parts))
 
 
-def place_cameras(model: Any, views: Sequence[View]) -> None:
-    """Move the cameras whose view gives a position; once, right after the model was compiled."""
-    for view in views:
-        if view.position is not None:
-            model.camera(view.name).pos = view.position
-
-
-class Renderer:
-    """Takes pictures of one or several models with one OpenGL context.
-
-    Nothing is opened before the first picture, and a copy in a forked process opens its own.
-
-    Args:
-        views: the cameras to draw.
-        quality: what to draw.
-        keep: for how many models geometry and textures stay loaded; the least recently drawn is dropped.
-    """
-
-    def __init__(self, views: Sequence[View], quality: Quality, keep: int = 1) -> None:
-        self.views, self.quality, self.keep = tuple(views), quality, max(keep, 1)
-        self._context: Any = None
-        self._process = 0
-        self._loaded: OrderedDict[int, _Loaded] = OrderedDict()
-
-    def render(self, model: Any, data: Any) -> dict[str, np.ndarray]:
-        """One picture per view, by camera name: uint8 (H, W, 3), RGB, the right way up.
-
-        Raises:
-            RenderingUnavailable: no OpenGL works here.
-        """
-        if not self.views:
-            return {}
-        loaded = self._load(model)
-        return {view.name: loaded.draw(data, view) for view in self.views}
-
-    def forget(self, model: Any) -> None:
-        """Drop what was loaded for a model."""
-        loaded = self._loaded.pop(id(model), None)
-        if loaded is not None and self._process == os.getpid():
-            self._context.make_current()
-            loaded.free()
-
-    def close(self) -> None:
-        """Give the context back; the next picture opens a new one."""
-        if self._process == os.getpid() and self._context is not None:
-            self._context.make_current()
-            for loaded in self._loaded.values():
-                loaded.free()
-            self._context.free()
-        self._context, self._process = None, 0
-        self._loaded.clear()
-
-    def _load(self, model: Any) -> _Loaded:
-        if self._process != os.getpid():  # never opened, or by the parent of this process: an inherited context is unusable
-            self._loaded.clear()
-            self._context = open_context(max(v.width for v in self.views), max(v.height for v in self.views))
-            self._process = os.getpid()
-        self._context.make_current()
-        if id(model) not in self._loaded:
-            while len(self._loaded) >= self.keep:
-                self._loaded.popitem(last=False)[1].free()
-            self._loaded[id(model)] = _Loaded(model, self.views, self.quality)
-        self._loaded.move_to_end(id(model))
-        return self._loaded[id(model)]
-
-
-class _Loaded:
-    """A model's geometry and textures, loaded into the current OpenGL context."""
-
-    def __init__(self, model: Any, views: Sequence[View], quality: Quality) -> None:
-        self._mujoco = mujoco = load_mujoco()
-        self.model = model
-        visual = model.vis
-        visual.global_.offwidth = max(view.width for view in views)
-        visual.global_.offheight = max(view.height for view in views)
-        visual.quality.offsamples = quality.samples
-        if not quality.shadows:
-            visual.quality.shadowsize = 0
-        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + model.nsite + 200)
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = quality.shadows
-        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = quality.reflections
-        self._option, self._perturb, self._camera = mujoco.MjvOption(), mujoco.MjvPerturb(), mujoco.MjvCamera()
-        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._gl = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._gl)
-
-    def draw(self, data: Any, view: View) -> np.ndarray:
-        mujoco = self._mujoco
-        self._camera.fixedcamid = self.model.camera(view.name).id
-        mujoco.mjv_updateScene(
-            self.model, data, self._option, self._perturb, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
-        )
-        rectangle = mujoco.MjrRect(0, 0, view.width, view.height)
-        mujoco.mjr_render(rectangle, self._scene, self._gl)
-        picture = np.empty((view.height, view.width, 3), np.uint8)
-        mujoco.mjr_readPixels(picture, None, rectangle, self._gl)
-        # OpenGL's rows run upwards. Turned by 180 degrees they are right, and the columns are wrong.
-        return np.ascontiguousarray(picture[:, ::-1] if view.upside_down else picture[::-1])
-
-    def free(self) -> None:
-        self._gl.free()
-
-
-def open_context(width: int, height: int) -> Any:
-    """An OpenGL context for offscreen drawing, not yet current.
-
-    Raises:
-        RenderingUnavailable: the backend that MUJOCO_GL names, or each of them, fails.
-    """
-    load_mujoco()
-    wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
-    if wanted in OFF:
-        raise RenderingUnavailable(f"MUJOCO_GL={wanted} switches pictures off: unset it, or observe=state needs none")
-    if wanted in ("", "enable", "enabled", "on", "true", "1"):
-        candidates = BACKENDS if sys.platform == "linux" else ("glfw",)
-    elif wanted in BACKENDS:
-        candidates = (wanted,)
-    else:
-        raise RenderingUnavailable(f"MUJOCO_GL={wanted} is not a backend: use one of {', '.join(BACKENDS)}")
-    failures = []
-    for backend in candidates:
-        try:
-            return _try_context(backend, width, height)
-        except Exception as error:  # what a broken driver raises is any of a dozen types
-            failures.append(f"{backend}: {_short(error)}")
-            _forget_opengl()
-    named = f"with MUJOCO_GL={wanted} " if wanted in BACKENDS else ""
-    raise RenderingUnavailable(f"cannot draw pictures {named}({'; '.join(failures)}): {MEND}")
-
-
-def _try_context(backend: str, width: int, height: int) -> Any:
-    if backend == "glfw" and sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise RuntimeError("there is no display")
-    context = importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
-    context.make_current()
-    return context
-
-
-def _forget_opengl() -> None:
-    """PyOpenGL keeps the first platform it was asked for; let the next backend ask again."""
-    os.environ.pop("PYOPENGL_PLATFORM", None)
-    for name in list(sys.modules):
-        if name.split(".")[0] == "OpenGL" or name in ("mujoco.egl", "mujoco.egl.egl_ext", "mujoco.osmesa"):
-            del sys.modules[name]
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if "NoneType" in text or not text:
-        return "no such library"
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def views_of(
     names: Sequence[str],
     known: Sequence[str],
@@ -280,3 +99,145 @@ def views_of(
         position = None if at is None else (float(at[0]), float(at[1]), float(at[2]))
         views.append(View(name, height, width, name in upside_down, position))
     return tuple(views)
+
+
+def place_cameras(model: Any, views: Sequence[View]) -> None:
+    """Move the cameras whose view gives a position; once, right after the model was compiled."""
+    for view in views:
+        if view.position is not None:
+            model.camera(view.name).pos = view.position
+
+
+class Renderer:
+    """Takes pictures of one or several models with one OpenGL context.
+
+    Nothing is opened before the first picture. A process forked after that cannot draw (the driver's threads did not
+    come along) and says so.
+
+    Args:
+        views: the cameras to draw.
+        quality: what to draw.
+        keep: for how many models geometry and textures stay loaded; the least recently drawn is dropped.
+    """
+
+    def __init__(self, views: Sequence[View], quality: Quality, keep: int = 1) -> None:
+        self.views, self.quality, self.keep = tuple(views), quality, max(keep, 1)
+        self._context: Any = None
+        self._loaded: OrderedDict[int, _Loaded] = OrderedDict()
+
+    def render(self, model: Any, data: Any) -> dict[str, np.ndarray]:
+        """One picture per view, by camera name: uint8 (H, W, 3), RGB, the right way up.
+
+        Raises:
+            RenderingUnavailable: no OpenGL works here.
+        """
+        if not self.views:
+            return {}
+        loaded = self._load(model)
+        return {view.name: loaded.draw(data, view) for view in self.views}
+
+    def forget(self, model: Any) -> None:
+        """Drop what was loaded for a model."""
+        loaded = self._loaded.pop(id(model), None)
+        if loaded is not None:
+            self._context.make_current()
+            loaded.free()
+
+    def close(self) -> None:
+        """Give the context back; the next picture opens a new one."""
+        if self._context is not None and _opened_by == os.getpid():
+            self._context.make_current()
+            for loaded in self._loaded.values():
+                loaded.free()
+            self._context.free()
+            self._context = None
+            self._loaded.clear()
+
+    def _load(self, model: Any) -> _Loaded:
+        global _opened_by
+        if _opened_by not in (None, os.getpid()):
+            raise RenderingUnavailable(
+                "this process was forked after its parent had drawn pictures, which breaks OpenGL: "
+                "start it with multiprocessing's 'spawn' method"
+            )
+        if self._context is None:
+            self._context = open_context(max(v.width for v in self.views), max(v.height for v in self.views))
+            _opened_by = os.getpid()
+            _open.add(self)
+            atexit.register(_close_all)  # after MuJoCo's own clean-up was registered, so that it runs before
+        self._context.make_current()
+        if id(model) not in self._loaded:
+            while len(self._loaded) >= self.keep:
+                self._loaded.popitem(last=False)[1].free()
+            self._loaded[id(model)] = _Loaded(model, self.views, self.quality)
+        self._loaded.move_to_end(id(model))
+        return self._loaded[id(model)]
+
+
+_opened_by: int | None = None
+_open: weakref.WeakSet[Renderer] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for renderer in list(_open):
+        renderer.close()
+
+
+class _Loaded:
+    """A model's geometry and textures, loaded into the current OpenGL context."""
+
+    def __init__(self, model: Any, views: Sequence[View], quality: Quality) -> None:
+        self._mujoco = mujoco = load_mujoco()
+        self.model = model
+        visual = model.vis
+        visual.global_.offwidth = max(view.width for view in views)
+        visual.global_.offheight = max(view.height for view in views)
+        visual.quality.offsamples = quality.samples
+        if not quality.shadows:
+            visual.quality.shadowsize = 0  # the default shadow map takes 64 MB and 0.2 s
+        self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + model.nsite + 200)
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = quality.shadows
+        self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = quality.reflections
+        self._option, self._perturb, self._camera = mujoco.MjvOption(), mujoco.MjvPerturb(), mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._cameras = {view: model.camera(view.name).id for view in views}
+        self._groups, self._radius = model.geom_group.copy(), model.geom_rbound.copy()
+        self._radius[self._radius == 0] = np.inf  # planes
+        # A shadow, or a reflection, can be in the picture while its body is not.
+        self._cull = not (quality.shadows or quality.reflections)
+        try:
+            self._gl = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+        except mujoco.FatalError as error:
+            raise unavailable([str(error)]) from None
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._gl)
+
+    def draw(self, data: Any, view: View) -> np.ndarray:
+        mujoco, model = self._mujoco, self.model
+        self._camera.fixedcamid = self._cameras[view]
+        if self._cull:
+            model.geom_group[self._out_of_sight(data, view)] = HIDDEN
+        mujoco.mjv_updateScene(
+            model, data, self._option, self._perturb, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        )
+        model.geom_group[:] = self._groups
+        rectangle = mujoco.MjrRect(0, 0, view.width, view.height)
+        mujoco.mjr_render(rectangle, self._scene, self._gl)
+        picture = np.empty((view.height, view.width, 3), np.uint8)
+        mujoco.mjr_readPixels(picture, None, rectangle, self._gl)
+        # OpenGL's rows run upwards. Turned by 180 degrees they are right, and the columns are wrong.
+        return np.ascontiguousarray(picture[:, ::-1] if view.upside_down else picture[::-1])
+
+    def _out_of_sight(self, data: Any, view: View) -> np.ndarray:
+        """Which bodies' bounding spheres lie wholly outside the camera's view, (geoms,), bool."""
+        camera = self._cameras[view]
+        rotation = data.cam_xmat[camera].reshape(3, 3)  # columns: right, up, backwards
+        right, up, back = ((data.geom_xpos - data.cam_xpos[camera]) @ rotation).T
+        tan_up = np.tan(np.radians(self.model.cam_fovy[camera]) / 2)
+        tan_right = tan_up * view.width / view.height
+        # distance to the two nearer side planes of the pyramid; positive is outside
+        above = (np.abs(up) + back * tan_up) / np.hypot(1, tan_up)
+        beside = (np.abs(right) + back * tan_right) / np.hypot(1, tan_right)
+        return np.maximum(np.maximum(above, beside), back) > self._radius * 1.01
+
+    def free(self) -> None:
+        self._gl.free()
