@@ -92,15 +92,19 @@ class LeRobotDataset:
         """Keys of everything that is no image."""
         return tuple(key for key, feature in self.features.items() if not feature.visual)
 
-    def camera_feature(self, camera: str) -> Feature:
-        """Shape and storage of a camera's images.
+    def camera_key(self, camera: str) -> str:
+        """The dataset's key of a camera's images.
 
         Raises:
             ValueError: there is no such camera; the nearest is named.
         """
         if camera not in self._keys:
             raise ValueError(f"{self.root} has no camera '{camera}'{nearest(camera, self.cameras)}")
-        return self.features[self._keys[camera]]
+        return self._keys[camera]
+
+    def camera_feature(self, camera: str) -> Feature:
+        """Shape and storage of a camera's images; errors as `camera_key`."""
+        return self.features[self.camera_key(camera)]
 
     def episode(self, number: int, cameras: Sequence[str] | None = None) -> dict[str, Any]:
         """One episode: low-dimensional columns, images of `cameras` (all, unless given), and `task`.
@@ -134,7 +138,7 @@ class LeRobotDataset:
 
     def images(self, number: int, camera: str) -> Iterator[np.ndarray]:
         """The images (H, W, 3) uint8 that a camera saw in an episode, one at a time."""
-        feature, key, episode = self.camera_feature(camera), self._keys[camera], self._find(number)
+        feature, key, episode = self.camera_feature(camera), self.camera_key(camera), self._find(number)
         decoded = self._from_video(episode, key) if feature.dtype == "video" else self._from_png(episode, key)
         count = 0
         for count, image in enumerate(decoded, start=1):

@@ -28,12 +28,13 @@ def available_codec() -> str:
         ValueError: it has neither.
     """
     for codec in CODECS:
-        if codec in av.codecs_available and _encodes(codec):
+        if has_encoder(codec):
             return codec
     raise ValueError("this build of PyAV can encode neither AV1 nor H.264: reinstall it (pip install av)")
 
 
-def _encodes(codec: str) -> bool:
+def has_encoder(codec: str) -> bool:
+    """Whether this build of FFmpeg can encode with `codec`."""
     try:
         return av.codec.Codec(codec, "w").is_encoder
     except ValueError:

@@ -1,0 +1,131 @@
+"""Look at a LeRobot dataset (v3.0 or v2.1), check it, or show an episode.
+
+    embodied-dataset root=data/button                              # what is in it
+    embodied-dataset action=check root=data/button                 # every file, frame, timestamp and statistic
+    embodied-dataset action=render root=data/button episode=3 out=episode.mp4
+    embodied-dataset action=finalize root=data/button              # make a dataset of an interrupted collection
+
+`check` exits with status 1 where something is broken.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from embodied.building import nearest
+from embodied.cli.app import command
+from embodied.progress import clock
+
+
+def work(config: DictConfig) -> Mapping[str, Any]:
+    """Do what `action` says.
+
+    Raises:
+        ValueError: an unknown action, or the dataset cannot be read.
+        SystemExit: status 1 where `check` found something broken.
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    actions: dict[str, Callable[[dict[str, Any]], Mapping[str, Any]]] = {
+        "info": info,
+        "check": check,
+        "render": render,
+        "finalize": finalize,
+    }
+    if plain["action"] not in actions:
+        raise ValueError(f"embodied-dataset has no action '{plain['action']}'{nearest(plain['action'], actions)}")
+    return actions[plain["action"]](plain)
+
+
+def info(config: dict[str, Any]) -> Mapping[str, Any]:
+    """Print what is in a dataset."""
+    from embodied.spec import IMAGES
+
+    dataset = _open(config)
+    size = sum(file.stat().st_size for file in dataset.root.rglob("*") if file.is_file() and ".cache" not in file.parts)
+    lengths = [episode.length for episode in dataset.episodes]
+    rows = [
+        ("format", f"LeRobot {dataset.catalog.version}, {size / 1e6:.1f} MB"),
+        ("robot", dataset.catalog.robot),
+        ("episodes", f"{len(dataset)}, of {min(lengths, default=0)} to {max(lengths, default=0)} frames"),
+        ("frames", f"{dataset.frames}, {clock(dataset.frames / dataset.fps)} at {dataset.fps:g} Hz"),
+    ]
+    succeeded = [record["success"] for record in dataset.records if "success" in record]
+    if succeeded:
+        rows.append(("successes", f"{sum(map(bool, succeeded))} of {len(succeeded)}"))
+    for camera in dataset.cameras:
+        feature = dataset.camera_feature(camera)
+        rows.append(("camera", f"{IMAGES}{camera}: {feature.shape[0]} x {feature.shape[1]}, stored as {feature.dtype}"))
+    for key in dataset.columns:
+        feature = dataset.features[key]
+        names = f": {', '.join(map(str, feature.names))}" if isinstance(feature.names, list) else ""
+        rows.append(("column", f"{key}: {feature.dtype} {' x '.join(map(str, feature.shape))}{names}"))
+    rows += [("task", f"{index}: {task}") for index, task in enumerate(dataset.tasks[:20])]
+    if len(dataset.tasks) > 20:
+        rows.append(("", f"... and {len(dataset.tasks) - 20} more"))
+    try:
+        action = dataset.embodiment.action
+        gripper = ""
+        if action.gripper is not None:
+            gripper = f", {action.names[action.gripper]} {action.gripper_closed:+d} closes"
+        words = f"{action.kind}, {action.control}, {action.space}, rotation {action.rotation}, frame {action.frame}"
+        rows.append(("actions", words + gripper))
+    except ValueError as error:
+        rows.append(("actions", str(error)))
+    print(dataset.root)
+    for name, value in rows:
+        print(f"  {name:<10} {value}")
+    return {"episodes": len(dataset), "frames": dataset.frames, "tasks": len(dataset.tasks)}
+
+
+def check(config: dict[str, Any]) -> Mapping[str, Any]:
+    """Print every problem of a dataset; end with status 1 where something is broken."""
+    from embodied.data import check as checking
+
+    dataset = _open(config)
+    problems = checking.check(dataset, decode=config["decode"], stream=sys.stderr)
+    broken = [problem for problem in problems if problem.broken]
+    for problem in problems:
+        print(problem)
+    bad = len({problem.episode for problem in broken if problem.episode is not None})
+    verdict = f"{len(broken)} problems in {bad} episodes" if broken else "all as it should be"
+    looked = "" if config["decode"] else " (images were not decoded)"
+    print(f"{dataset.root}: {len(dataset)} episodes, {dataset.frames} frames: {verdict}{looked}")
+    if broken:
+        raise SystemExit(1)
+    return {"episodes": len(dataset), "frames": dataset.frames, "notes": len(problems)}
+
+
+def render(config: dict[str, Any]) -> Mapping[str, Any]:
+    """Write an episode as a film."""
+    from embodied.data import render as rendering
+
+    dataset = _open(config)
+    out = Path(config["out"] or f"episode_{config['episode']:06d}.mp4")
+    print(rendering.render(dataset, config["episode"], out, config["cameras"]))
+    return {"frames": dataset.episodes[config["episode"]].length}
+
+
+def finalize(config: dict[str, Any]) -> Mapping[str, Any]:
+    """Make a dataset of the episodes that an interrupted collection left."""
+    from embodied.data import lerobot
+
+    episodes = lerobot.finalize(config["root"], progress=True)
+    print(f"{config['root']}: {episodes} episodes")
+    return {"episodes": episodes}
+
+
+def _open(config: dict[str, Any]) -> Any:
+    from embodied.data.lerobot import LeRobotDataset
+
+    return LeRobotDataset(config["root"], config["conventions"])
+
+
+main = command("dataset", work)
+
+if __name__ == "__main__":
+    main()
