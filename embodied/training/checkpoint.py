@@ -1,6 +1,6 @@
 """A checkpoint: the agent as anyone can load it, and beside it the exact state to train on from.
 
-    config.json, model.safetensors, tokenizer/   the agent, with averaged weights (EMA) and merged LoRA where those are on
+    config.json, model.safetensors, tokenizer/   the agent, with averaged weights (EMA) and merged LoRA if on
     training_state/
         trainer.json            step, precision, and the circumstances that exactness depends on
         optimizer.safetensors   `<entry>/<parameter>`
@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import torch
@@ -30,18 +30,17 @@ from embodied.training.ema import EMA
 from embodied.training.lora import kept_apart, merged
 from embodied.training.optimizer import load_state, state_tensors
 
+if TYPE_CHECKING:
+    from embodied.agent import Agent
+
 STATE = "training_state"
 TRAINER, OPTIMIZER, AVERAGE, RAW = "trainer.json", "optimizer.safetensors", "ema.safetensors", "weights.safetensors"
 FORMAT = "embodied-training/1"
 
 
-class Trainable(Protocol):
-    """What a checkpoint needs of an agent, besides being a module."""
-
-    def save_pretrained(self, folder: str | Path) -> None: ...
-
-
-def save(folder: Path, agent: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None, facts: Mapping[str, Any]) -> None:
+def save(
+    folder: Path, agent: Agent, optimizer: torch.optim.Optimizer, ema: EMA | None, facts: Mapping[str, Any]
+) -> None:
     """Write a checkpoint.
 
     Args:
@@ -151,4 +150,6 @@ def _advice(file: Path) -> str:
 def _check(file: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     for name, tensor in wanted.items():
         if name not in found or found[name].shape != tensor.shape:
-            raise ValueError(f"{file} does not fit this agent: '{name}' is missing or has another shape; {_advice(file)}")
+            raise ValueError(
+                f"{file} does not fit this agent: '{name}' is missing or has another shape; {_advice(file)}"
+            )

@@ -1,7 +1,7 @@
-"""Batches ready before they are needed: a thread fetches this process's share of each step while the step before runs.
+"""Batches ready before they are needed: a thread fetches this process's share of a step while the step before runs.
 
-One batch is the work of one optimizer step, whoever computes it. Its rows are dealt out in order to the processes and to each
-process's accumulation parts, so the number of either changes nothing about what is learned.
+One batch is the work of one optimizer step, whoever computes it. Its rows are dealt out in order to the processes and
+to each process's accumulation parts, so the number of either changes nothing about what is learned.
 """
 
 from __future__ import annotations

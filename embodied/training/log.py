@@ -1,6 +1,6 @@
 """What is shown while training: means over windows of steps, on one line and in TensorBoard.
 
-Values stay on the device until a window ends, so that showing them costs the GPU one wait per window and not one per step.
+Values stay on the device until a window ends, so that showing them costs the GPU one wait per window, not one per step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685) through peft: small trained updates beside frozen linear layers.
+"""Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685) through peft: small trained updates beside frozen layers.
 
 The layers that are matched freeze, everything else stays as it was. The saved agent has the updates merged into plain
 weights, so that loading it needs no peft; the training state keeps them apart, so that resuming is exact.
@@ -6,8 +6,10 @@ weights, so that loading it needs no peft; the training state keeps them apart, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,11 +35,13 @@ def add_lora(agent: nn.Module, match: str, rank: int = 8, alpha: float = 16.0, d
     for name, parameter in agent.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
     for name in names:
-        shared = owners[id(agent.get_submodule(name).weight)]
+        shared = owners[id(agent.get_parameter(f"{name}.weight"))]
         if len(shared) > 1:
-            raise ValueError(f"lora.match: the weight of {name} is shared ({', '.join(shared)}), so it can't be adapted alone")
+            raise ValueError(f"lora.match: {' and '.join(shared)} are one weight, which can't be adapted in one place")
     trains = {id(parameter) for parameter in agent.parameters() if parameter.requires_grad}
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names)
+    exactly = "|".join(re.escape(name) for name in names)  # a list would match by the names' ends
+    scaled: Any = alpha  # peft's hint says int, its arithmetic does not mind
+    config = LoraConfig(r=rank, lora_alpha=scaled, lora_dropout=dropout, target_modules=exactly)
     inject_adapter_in_model(config, agent, _ADAPTER)
     wrapped = {id(parameter) for _, layer in layers(agent) for parameter in layer.base_layer.parameters()}
     for name, parameter in agent.named_parameters():  # peft froze everything but its own
@@ -45,9 +49,11 @@ def add_lora(agent: nn.Module, match: str, rank: int = 8, alpha: float = 16.0, d
             parameter.requires_grad_(id(parameter) in trains and id(parameter) not in wrapped)
 
 
-def layers(agent: nn.Module) -> list[tuple[str, nn.Module]]:
+def layers(agent: nn.Module) -> list[tuple[str, Any]]:
     """The adapted layers, by name."""
-    return [(name, module) for name, module in agent.named_modules() if hasattr(module, "base_layer") and hasattr(module, "lora_A")]
+    from peft.tuners.lora import LoraLayer
+
+    return [(name, module) for name, module in agent.named_modules() if isinstance(module, LoraLayer)]
 
 
 def kept_apart(agent: nn.Module) -> set[str]:
@@ -57,7 +63,7 @@ def kept_apart(agent: nn.Module) -> set[str]:
 
 @contextmanager
 def merged(agent: nn.Module) -> Iterator[None]:
-    """The agent has plain linear layers with the updates added in inside the block, and the very same adapted ones after."""
+    """Inside the block plain linear layers with the updates added in; after it the very same adapted ones again."""
     adapted = layers(agent)
     try:
         for name, layer in adapted:
@@ -69,10 +75,11 @@ def merged(agent: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _plain(layer: nn.Module) -> nn.Linear:
-    base = layer.base_layer
+def _plain(layer: Any) -> nn.Linear:
+    base: nn.Linear = layer.base_layer
     plain = nn.Linear(base.in_features, base.out_features, base.bias is not None, device="meta")
-    plain.weight = nn.Parameter(base.weight + layer.get_delta_weight(_ADAPTER).to(base.weight.dtype), requires_grad=False)
+    update = layer.get_delta_weight(_ADAPTER).to(base.weight.dtype)
+    plain.weight = nn.Parameter(base.weight + update, requires_grad=False)
     plain.bias = base.bias
     return plain.train(layer.training)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from embodied.contracts import Generators
+
+if TYPE_CHECKING:
+    from embodied.agent import Agent
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -22,13 +25,14 @@ class Objective(nn.Module):
     """The agent's loss as a forward pass, which is what DistributedDataParallel and torch.compile wrap.
 
     Args:
-        agent: has `loss(batch, generators)`.
+        agent: of which only `loss(batch, generators)` is used.
         precision: bfloat16 is autocast: weights, gradients and optimizer stay float32.
     """
 
-    def __init__(self, agent: nn.Module, precision: Precision = "float32") -> None:
+    def __init__(self, agent: Agent, precision: Precision = "float32") -> None:
         super().__init__()
-        self.agent, self.precision = agent, precision
+        self.agent: Agent = agent
+        self.precision = precision
 
     def forward(self, batch: Mapping[str, Any], generators: Generators | None = None) -> dict[str, Tensor]:
         """Raw batch to losses, scalars in float32."""
@@ -38,7 +42,9 @@ class Objective(nn.Module):
         return {name: value.float() for name, value in losses.items()}
 
 
-def choose_precision(objective: Objective, batch: Mapping[str, Any], generators: Callable[[], Generators]) -> tuple[Precision, str]:
+def choose_precision(
+    objective: Objective, batch: Mapping[str, Any], generators: Callable[[], Generators]
+) -> tuple[Precision, str]:
     """Time a forward and backward pass of this batch in both formats.
 
     Weights, buffers, gradients and the default random generator are left as they were.
@@ -59,7 +65,8 @@ def choose_precision(objective: Objective, batch: Mapping[str, Any], generators:
         try:
             for precision in ("float32", "bfloat16"):
                 objective.precision = precision
-                seconds[precision] = _seconds(objective, batch, generators, give_up=4 * seconds.get("float32", float("inf")))
+                limit = 4 * seconds.get("float32", float("inf"))
+                seconds[precision] = _seconds(objective, batch, generators, limit)
         except RuntimeError as error:  # an operation without a bfloat16 kernel
             return "float32", f"bfloat16 does not work here ({str(error).splitlines()[0]})"
         finally:
@@ -74,14 +81,14 @@ def choose_precision(objective: Objective, batch: Mapping[str, Any], generators:
 
 
 def _seconds(
-    objective: Objective, batch: Mapping[str, Any], generators: Callable[[], Generators], give_up: float, repeats: int = 3
+    objective: Objective, batch: Mapping[str, Any], generators: Callable[[], Generators], limit: float
 ) -> float:
-    """Median of a few passes after one to warm up; just the warm-up if that took longer than `give_up`."""
+    """Median of three passes after one to warm up; just the warm-up if that took longer than `limit`."""
     times = []
-    for _ in range(1 + repeats):
+    for _ in range(4):
         start = time.perf_counter()
         objective(batch, generators())["loss"].backward()
         times.append(time.perf_counter() - start)
-        if times[0] > give_up:
+        if times[0] > limit:
             return times[0]
     return statistics.median(times[1:])

@@ -123,5 +123,7 @@ def load_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) 
                 state[index] = entries
             index += 1
     if by_name:
-        raise ValueError(f"the optimizer state has parameters this agent does not train: {', '.join(sorted(by_name)[:3])}")
+        raise ValueError(
+            f"the optimizer state is of parameters that don't train here: {', '.join(sorted(by_name)[:3])}"
+        )
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

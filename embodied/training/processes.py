@@ -57,7 +57,7 @@ def main_first(accelerator: Accelerator, work: Callable[[bool], T]) -> T:
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """Inside the block SIGTERM and SIGINT are noted in the list instead of ending the process; a second one does end it."""
+    """Inside the block SIGTERM and SIGINT are noted in the list and end nothing; a second one ends the process."""
     noted: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -66,9 +66,9 @@ def signals() -> Iterator[list[int]]:
 
     before: dict[int, Any] = {}
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.getsignal(number)
-            signal.signal(number, note)
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            before[stop] = signal.getsignal(stop)
+            signal.signal(stop, note)
     except ValueError:  # not the main thread: signals are somebody else's business
         pass
     try:

@@ -1,15 +1,16 @@
 """A run's folder: its config, its log, its checkpoints; started once, continued as often as needed, never overwritten.
 
-    config.yaml          everything resolved
-    log/                 TensorBoard
-    checkpoints/000500/  agent + training_state/
-    checkpoints/last     -> 000500
+| name | what |
+|---|---|
+| `config.yaml` | everything resolved |
+| `log/` | TensorBoard |
+| `checkpoints/000500/` | the agent and `training_state/` |
+| `checkpoints/last` | a link to the newest |
 """
 
 from __future__ import annotations
 
 import fcntl
-import os
 import re
 import shutil
 import uuid
@@ -22,8 +23,17 @@ import yaml
 from embodied.files import write_text
 
 CONFIG, CHECKPOINTS, LAST, LOG, LOCK = "config.yaml", "checkpoints", "last", "log", ".lock"
-FREE = ("out", "resume", "data.root", "trainer.max_minutes", "trainer.save_every", "trainer.keep", "trainer.log_every",
-        "trainer.validate_every", "trainer.threads")  # fmt: skip
+IGNORED = {LOCK, "sweep_job.json"}
+"""What may lie in a folder that is called empty."""
+
+FREE = (
+    {"out", "resume", "data.root", "data.cache", "data.processes"}
+    | {
+        f"trainer.{key}"
+        for key in ("max_minutes", "save_every", "keep", "log_every", "validate_every", "validation_batches")
+    }
+    | {"trainer.threads", "trainer.prefetch"}
+)
 """Keys that may differ when a run is continued: they change nothing that is learned."""
 
 
@@ -47,13 +57,15 @@ class RunFolder:
 
     def __init__(self, path: str | Path, config: Mapping[str, Any], resume: bool = False, write: bool = True) -> None:
         self.path, self._lock = Path(path), None
-        found = sorted(p.name for p in self.path.iterdir() if p.name != LOCK) if self.path.is_dir() else []
+        found = sorted(p.name for p in self.path.iterdir() if p.name not in IGNORED) if self.path.is_dir() else []
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"out={path} is a file; a run needs a folder")
         if found and not resume:
             raise ValueError(f"out={path} is not empty: resume=true continues it, another out= starts a new run")
         if found and not {CONFIG, CHECKPOINTS} & set(found):
-            raise ValueError(f"out={path} holds no run ({', '.join(found[:3])}): name the folder of one, or an empty one")
+            raise ValueError(
+                f"out={path} holds no run but {', '.join(found[:3])}: name a run's folder, or an empty one"
+            )
         self.checkpoint = newest(self.path)
         self.saved = int(self.checkpoint.name) if self.checkpoint else None
         if self.checkpoint:
@@ -77,13 +89,13 @@ class RunFolder:
         link = self.path / CHECKPOINTS / LAST
         temporary = link.with_name(f".{LAST}.{uuid.uuid4().hex[:8]}.tmp")
         temporary.symlink_to(f"{step:06d}")
-        os.replace(temporary, link)
+        temporary.replace(link)
 
     def prune(self, keep: int) -> None:
         """Remove all but the newest `keep` checkpoints; each disappears at once."""
         for folder in steps(self.path)[: -max(keep, 1)]:
             doomed = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.old")
-            os.replace(folder, doomed)
+            folder.replace(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
 
     def close(self) -> None:
@@ -105,7 +117,8 @@ class RunFolder:
                 continue
             hint = "; the learning-rate schedule depends on it" if key == "trainer.max_steps" else ""
             raise ValueError(
-                f"resume: {key} was {was} and is now {now}{hint}. Give the old value to continue {self.path}, or another out= for a new run"
+                f"resume: {key} was {was} and is now {now}{hint}. "
+                f"Give the old value to continue {self.path}, or another out= for a new run"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import nn
 
@@ -41,9 +41,7 @@ def matching(where: str, pattern: str, names: Iterable[str]) -> list[str]:
 
 def table(module: nn.Module) -> str:
     """Trainable and total parameters per part, as aligned lines; the largest part is shown by its children."""
-    rows = [_row(name, part) for name, part in _parts(module)]
-    rows.append(_row("all", module))
-    cells = [("part", "trainable", "total")] + [(n, _shown(t), _shown(total)) for n, t, total in rows if total]
+    cells = [("part", "trainable", "total")] + [(n, _shown(t), _shown(total)) for n, t, total in _rows(module) if total]
     widths = [max(len(row[i]) for row in cells) for i in range(3)]
     return "\n".join(f"  {n:<{widths[0]}}  {t:>{widths[1]}}  {total:>{widths[2]}}" for n, t, total in cells)
 
@@ -53,19 +51,19 @@ def count(module: nn.Module, trainable: bool = False) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
 
 
-def _parts(module: nn.Module) -> list[tuple[str, nn.Module]]:
+def _rows(module: nn.Module) -> Iterator[tuple[str, int, int]]:
+    """Part, trainable, total."""
     children = list(module.named_children())
     largest = max(children, key=lambda child: count(child[1]), default=("", module))[0]
-    parts: list[tuple[str, nn.Module]] = []
     for name, child in children:
-        inner = list(child.named_children())
-        split = name == largest and sum(count(part) for _, part in inner) == count(child)
-        parts += [(f"{name}.{n}", part) for n, part in inner] if split else [(name, child)]
-    return parts
-
-
-def _row(name: str, module: nn.Module) -> tuple[str, int, int]:
-    return name, count(module, trainable=True), count(module)
+        inner = list(child.named_children()) if name == largest else []
+        if not inner:
+            yield name, count(child, trainable=True), count(child)
+            continue
+        yield from ((f"{name}.{n}", count(part, trainable=True), count(part)) for n, part in inner)
+        trainable, total = (count(child, t) - sum(count(part, t) for _, part in inner) for t in (True, False))
+        yield f"{name} (rest)", trainable, total
+    yield "all", count(module, trainable=True), count(module)
 
 
 def _shown(n: int) -> str:

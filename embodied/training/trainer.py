@@ -1,9 +1,9 @@
 """The training loop: it knows batches, losses, devices and folders, and nothing of what an agent is made of.
 
-What is learned depends on the config and the seed alone. One optimizer step works on one batch; processes and accumulation
-parts share its rows, each weighing by the action steps it kept, so their sum is the gradient of the whole batch. A row's noise
-comes from the row's own seed, dropout from (seed, step, process). Killed at any moment, a run continues from its newest
-checkpoint to the very weights it would have had.
+What is learned depends on the config and the seed alone. One optimizer step works on one batch; processes and
+accumulation parts share its rows, each weighing by the action steps it kept, so their sum is the gradient of the whole
+batch. A row's noise comes from the row's own seed, dropout from (seed, step, process). Killed at any moment, a run
+continues from its newest checkpoint to the very weights it would have had.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from embodied.training.objective import PRECISIONS, Objective, choose_precision
 from embodied.training.optimizer import OptimizerRecipe
 from embodied.training.processes import signals, total
 from embodied.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from embodied.agent import Agent
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,14 @@ class Settings:
     validation_batches: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_steps", "accumulate", "prefetch", "save_every", "keep", "log_every", "validate_every"):
+        every = ("save_every", "log_every", "validate_every", "validation_batches")
+        for name in ("batch_size", "max_steps", "accumulate", "prefetch", "keep", *every):
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name} must be at least 1, got {getattr(self, name)}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"trainer.precision is one of {', '.join(PRECISIONS)}, got '{self.precision}'")
         if self.clip is not None and self.clip <= 0:
-            raise ValueError(f"trainer.clip is the largest gradient norm, positive, or null for no clipping; got {self.clip}")
+            raise ValueError(f"trainer.clip is the largest gradient norm, positive, or null for none; got {self.clip}")
 
 
 class Trainer:
@@ -80,6 +84,8 @@ class Trainer:
         ema: decay and power of the averaged weights; None trains without.
         seed: for dropout.
         validation: batches of held-out episodes.
+        data: identifies the dataset's content; a run continues only on the same.
+        name: what a sample is called, to a person.
         say: shows a line.
 
     Raises:
@@ -89,7 +95,7 @@ class Trainer:
     def __init__(
         self,
         settings: Settings,
-        agent: nn.Module,
+        agent: Agent,
         stream: Stream,
         run: RunFolder,
         accelerator: Accelerator,
@@ -98,22 +104,27 @@ class Trainer:
         ema: Mapping[str, float] | None = None,
         seed: int = 0,
         validation: Stream | None = None,
+        data: str = "",
+        name: Callable[[int], str] = str,
         say: Callable[[str], None] = print,
     ) -> None:
         self.settings, self.agent, self.stream, self.run, self.accelerator = settings, agent, stream, run, accelerator
-        self.schedule, self.seed, self.validation = schedule, seed, validation
+        self.schedule, self.seed, self.validation, self.data, self.name = schedule, seed, validation, data, name
         self.say = say if accelerator.is_main_process else lambda line: None
         if settings.threads:
             torch.set_num_threads(settings.threads)
         if settings.deterministic:
             torch.use_deterministic_algorithms(True, warn_only=True)
-        self.device, self.processes, self.rank = accelerator.device, accelerator.num_processes, accelerator.process_index
+        self.device = accelerator.device
+        self.processes, self.rank = accelerator.num_processes, accelerator.process_index
         self.rows = self._own(stream.batch_size, settings.accumulate)
         agent.to(self.device).train()
         trained = {name: p for name, p in agent.named_parameters() if p.requires_grad}
         self.parameters = list(trained.values())
         self.ema = EMA(trained, **ema) if ema else None
         facts = checkpoint.facts(run.checkpoint) if run.checkpoint else {}
+        if facts.get("data", data) != data:
+            raise ValueError(f"resume: {run.path} was trained on other data; another out= starts a new run")
         if run.checkpoint:
             checkpoint.load_raw(run.checkpoint, agent, self.ema)
         self.optimizer = recipe.make(recipe.groups(trained))
@@ -159,8 +170,8 @@ class Trainer:
                     if len(window) == self.settings.log_every or self.step == last:
                         note, rate = self._look(window, feed, board)
                         window = Window(self.step, self._total)
-                    if self.validation is not None and (self.step % self.settings.validate_every == 0 or self.step == last):
-                        window.pause(self._validate(board))
+                    if self._due(self.settings.validate_every, last) and self.validation is not None:
+                        window.pause(self._validate(self.validation, board))
                     if self.step % self.settings.save_every == 0 and self.step < last:
                         self._check(window)
                         window.pause(self._save())
@@ -188,7 +199,8 @@ class Trainer:
 
     def _update(self, parts: list[Part], kept: Tensor | int) -> dict[str, Tensor]:
         """One optimizer step; this process's shares of its scalars."""
-        torch.manual_seed(int(np.random.SeedSequence([self.seed, self.step, self.rank]).generate_state(1, np.uint64)[0]))
+        mixed = np.random.SeedSequence([self.seed, self.step, self.rank]).generate_state(1, np.uint64)
+        torch.manual_seed(int(mixed[0]))
         factor = self.schedule(self.step)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
@@ -199,12 +211,14 @@ class Trainer:
             with self.accelerator.no_sync(self.wrapped) if apart else nullcontext():
                 losses = self.wrapped(part.batch, part.generators())
                 share = part.kept / kept
-                (losses["loss"] * (share * self.processes)).backward()  # DistributedDataParallel divides by the processes
+                (losses["loss"] * (share * self.processes)).backward()  # DDP divides by the processes
             for name, value in losses.items():
                 shown[name] = shown.get(name, 0.0) + value.detach() * share
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf)
-        if self.device.type == "cpu" and not (torch.isfinite(norm) and (self.processes > 1 or torch.isfinite(shown["loss"]))):
-            self._not_finite(self.step, parts)
+        if self.device.type == "cpu":  # a GPU would be waited for, and is asked at the window's end
+            fine = torch.isfinite(norm) and (self.processes > 1 or torch.isfinite(shown["loss"]))
+            if not fine:
+                self._not_finite(self.step, parts)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.step)
@@ -257,25 +271,27 @@ class Trainer:
                         guilty[int(row)] = float(not torch.isfinite(loss))
         found = indices[self._total(guilty).cpu().numpy() > 0]
         samples = found if len(found) else indices
-        few = ", ".join(str(int(i)) for i in samples[:8]) + (f" and {len(samples) - 8} more" if len(samples) > 8 else "")
-        saved = f"{self.run.place(self.run.saved)} is untouched" if self.run.saved is not None else "no checkpoint was written"
+        few = ", ".join(self.name(int(i)) for i in samples[:8])
+        few += f" and {len(samples) - 8} more" if len(samples) > 8 else ""
+        last = self.run.saved
+        saved = "no checkpoint was written" if last is None else f"{self.run.place(last)} is untouched"
         if not self.accelerator.is_main_process:
             raise SystemExit(2)
+        what = "loss" if len(found) else "loss or gradient"
         raise ValueError(
-            f"the {'loss' if len(found) else 'loss or gradient'} is not finite at step {step + 1}, samples {few}; {saved}. "
+            f"the {what} is not finite at step {step + 1}, samples {few}; {saved}. "
             "Look at those samples, or lower optimizer.lr"
         )
 
     @torch.no_grad()
-    def _validate(self, board: Board) -> float:
+    def _validate(self, stream: Stream, board: Board) -> float:
         """Loss of the held-out episodes with the weights that would be exported; returns the seconds it took."""
-        assert self.validation is not None
-        start, rows = time.perf_counter(), self._own(self.validation.batch_size, 1)
+        start, rows = time.perf_counter(), self._own(stream.batch_size, 1)
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.agent.eval()
         with self.ema.applied() if self.ema else nullcontext():
             for i in range(self.settings.validation_batches):
-                for part in fetch(self.validation, i, rows):
+                for part in fetch(stream, i, rows):
                     loss = self.objective(to_device(part.batch, self.device), part.generators())["loss"]
                     sums += torch.stack([loss.double() * part.kept, torch.tensor(float(part.kept), device=self.device)])
         self.agent.train()
@@ -289,7 +305,7 @@ class Trainer:
         """Write a checkpoint unless this step has one; returns the seconds it took."""
         start = time.perf_counter()
         if self.accelerator.is_main_process and self.step != self.run.saved:
-            facts = {"step": self.step, "loss": self.loss, **self._facts()}
+            facts = {"step": self.step, "loss": self.loss, "data": self.data, **self._facts()}
             checkpoint.save(self.run.place(self.step), self.agent, self.optimizer, self.ema, facts)
             self.run.point(self.step)
             self.run.prune(self.settings.keep)
@@ -330,6 +346,9 @@ class Trainer:
     def _own(self, batch_size: int, accumulate: int) -> list[np.ndarray]:
         every = shares(batch_size, self.processes, accumulate)
         return every[self.rank * accumulate : (self.rank + 1) * accumulate]
+
+    def _due(self, every: int, last: int) -> bool:
+        return self.step % every == 0 or self.step == last
 
     def _spent(self, start: float) -> bool:
         budget = self.settings.max_minutes

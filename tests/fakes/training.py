@@ -24,7 +24,11 @@ class TinyAgent(nn.Module):
     def __init__(self, noise: float = 0.1, dropout: float = 0.0) -> None:
         super().__init__()
         self.model = nn.ModuleDict(
-            {"encoder": nn.Sequential(nn.Linear(4, 32), nn.LayerNorm(32)), "backbone": nn.Linear(32, 32), "spare": nn.Linear(3, 3)}
+            {
+                "encoder": nn.Sequential(nn.Linear(4, 32), nn.LayerNorm(32)),
+                "backbone": nn.Linear(32, 32),
+                "spare": nn.Linear(3, 3),
+            }
         )
         self.head = nn.Linear(32, 6)
         self.dropout = nn.Dropout(dropout)
@@ -76,7 +80,9 @@ class TinyStream:
         return {k: torch.from_numpy(v[indices]) for k, v in arrays.items()} | {"task": ["move"] * len(indices)}
 
 
-def a_trainer(out, resume=False, agent=None, stream=None, ema=None, schedule="cosine", validation=None, prepare=None, **settings):
+def a_trainer(
+    out, resume=False, agent=None, stream=None, ema=None, schedule="cosine", validation=None, prepare=None, **settings
+):
     """A trainer in `out`, as the command would make it; `prepare(agent)` freezes or adapts."""
     defaults = {"batch_size": 8, "max_steps": 6, "save_every": 2, "log_every": 1, "precision": "float32", "threads": 1}
     made = Settings(**(defaults | settings))
