@@ -199,7 +199,7 @@ def _failures(episodes: Sequence[Mapping[str, Any]]) -> str:
     failed = [e for e in episodes if not e["success"]]
     if not failed:
         return ""
-    shown, longest = failed[:200], max(e["length"] for e in episodes)
+    shown, longest = failed[:60], max(e["length"] for e in episodes)
     rows = [
         (
             text(e["task"]),

@@ -28,6 +28,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import embodied
 from embodied.evaluation.statistics import mean_over_tasks, wilson
 from embodied.files import read_json, write_json
@@ -248,6 +250,8 @@ def strict(value: Any) -> Any:
         return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [strict(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, bool | int | str) or value is None:
         return value
     if isinstance(value, float):
@@ -265,7 +269,7 @@ def _summary(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
         "n_episodes": n,
         "avg_sum_reward": _mean([r.sum_reward for r in records]),
         "avg_max_reward": _mean([r.max_reward for r in records]),
-        "avg_length": sum(r.length for r in records) / n,
+        "avg_length": sum(int(r.length) for r in records) / n,
         "nonfinite_rewards": sum(not math.isfinite(r.sum_reward) for r in records),
         "video_paths": [r.video for r in records if r.video],
     }
@@ -277,4 +281,4 @@ def _finite(value: float) -> float | None:
 
 def _mean(values: Sequence[float]) -> float | None:
     kept = [value for value in values if math.isfinite(value)]
-    return sum(kept) / len(kept) if kept else None
+    return float(sum(kept)) / len(kept) if kept else None

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
 
 MIN_DISCORDANT = 6
 """With fewer pairs that differ than this, McNemar's exact two-sided p cannot get below 0.05 (2 * 0.5**5 = 0.0625)."""
@@ -110,8 +110,17 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> McNemar:
     """
     x, y = _paired(a, b)
     only_a, only_b = int((x & ~y).sum()), int((~x & y).sum())
-    p = float(binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
-    return McNemar(int((x & y).sum()), only_a, only_b, int((~x & ~y).sum()), p)
+    return McNemar(int((x & y).sum()), only_a, only_b, int((~x & ~y).sum()), _fair_coin(only_a, only_b))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The same p-values, adjusted for having looked at all of them (Holm 1979); order is kept."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
 
 
 def paired_bootstrap(
@@ -168,6 +177,15 @@ def pairs_needed(test: McNemar, power: float = 0.8, alpha: float = 0.05) -> int 
     share, gap = test.discordant / test.n, abs(test.difference)
     reach = normal.inv_cdf(1 - alpha / 2) * share**0.5 + normal.inv_cdf(power) * max(share - gap * gap, 0.0) ** 0.5
     return max(int(np.ceil((reach / gap) ** 2)), MIN_DISCORDANT)
+
+
+def _fair_coin(heads: int, tails: int) -> float:
+    """Two-sided probability of a split at least this uneven, in whole numbers until the last division."""
+    n, term, total = heads + tails, 1, 0
+    for k in range(min(heads, tails) + 1):
+        total += term
+        term = term * (n - k) // (k + 1)
+    return min(1.0, float(Fraction(2 * total, 2**n)))
 
 
 def _paired(a: Sequence[bool], b: Sequence[bool]) -> tuple[np.ndarray, np.ndarray]:
