@@ -44,18 +44,24 @@ SWEEP_OUT = "EMBODIED_SWEEP_OUT"
 """Tells the jobs of a sweep, wherever a launcher runs them, the folder that their own folders go into."""
 
 
-def command(name: str, work: Work) -> Callable[[], None]:
-    """The `main()` of `embodied-<name>`."""
+def command(name: str, work: Work, read: Callable[[list[str]], list[str]] = list) -> Callable[[], None]:
+    """The `main()` of `embodied-<name>`.
+
+    Args:
+        name: of the command and of its config.
+        work: what it does.
+        read: turns the words of its command line into Hydra's, where they are not already.
+    """
 
     def main() -> None:
         importlib.import_module(CONFIGS)  # registers families of configs, such as one per simulator task
-        words = sys.argv[1:]
+        words = read(sys.argv[1:])
         flags = [word for word in words if word.startswith("-")]
         overrides = [word for word in words if not word.startswith("-")]
         if {"-h", "--help"} & set(flags):
             print(help_page(name, sys.modules[work.__module__].__doc__ or ""))
         elif set(MULTIRUN) & set(flags):
-            _sweep(name, work, overrides)
+            _sweep(name, work, words, overrides)
         elif flags:  # --cfg, --info, --config-dir and the like are Hydra's own
             _with_hydra(name, words, QUIET, lambda config: run(name, work, config))
         else:
@@ -125,12 +131,19 @@ def _with_hydra(name: str, words: list[str], settings: Sequence[str], job: Calla
     # argparse takes overrides in one piece only, and a flag's value must stay beside it
     words = sorted(words, key=lambda word: word not in MULTIRUN)
     first = next((i for i, word in enumerate(words) if "=" in word and not word.startswith("-")), len(words))
-    sys.argv[1:] = [*words[:first], *settings, *words[first:]]
+    typed = sys.argv
+
+    def as_typed(config: DictConfig) -> Any:
+        sys.argv = typed  # results record the command line as the person wrote it
+        return job(config)
+
+    sys.argv = [typed[0], *words[:first], *settings, *words[first:]]
     GlobalHydra.instance().clear()
-    hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name=name)(job)()
+    hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name=name)(as_typed)()
+    sys.argv = typed
 
 
-def _sweep(name: str, work: Work, overrides: list[str]) -> None:
+def _sweep(name: str, work: Work, words: list[str], overrides: list[str]) -> None:
     """Every combination in a folder of its own under `out`; one that fails is a row of the table, not the end of it."""
     try:
         first = first_of_sweeps(overrides)
@@ -142,7 +155,7 @@ def _sweep(name: str, work: Work, overrides: list[str]) -> None:
     except (OmegaConfBaseException, OSError, ValueError) as error:
         fail(name, mistake(error, {}) or str(error))
     os.environ[SWEEP_OUT] = str(folder.absolute())
-    settings = [f"hydra.sweep.dir={_quoted(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}", *QUIET]
+    settings = [f"hydra.sweep.dir={quoted(str(folder))}", "hydra.sweep.subdir=${hydra.job.num}", *QUIET]
 
     def job(config: DictConfig) -> None:
         details = HydraConfig.get()
@@ -162,7 +175,7 @@ def _sweep(name: str, work: Work, overrides: list[str]) -> None:
             write_job(out, swept, results or {})
 
     try:
-        _with_hydra(name, sys.argv[1:], settings, job)
+        _with_hydra(name, words, settings, job)
     except KeyboardInterrupt:
         fail(name, "interrupted", status=130)
     table, failed = write_table(folder)
@@ -171,7 +184,7 @@ def _sweep(name: str, work: Work, overrides: list[str]) -> None:
         fail(name, f"{failed} of the sweep's jobs failed; the table in {folder / 'sweep.md'} says why")
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A value as Hydra's override grammar reads it back unchanged."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

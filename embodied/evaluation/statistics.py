@@ -142,10 +142,12 @@ def paired_bootstrap(
         seed: of the resampling.
 
     Raises:
-        ValueError: lengths differ, or there are no pairs.
+        ValueError: lengths differ, there are no pairs, or nothing is to be resampled.
     """
     if len(a) != len(b) or not len(a):
         raise ValueError(f"paired results need the same number of episodes, at least one: got {len(a)} and {len(b)}")
+    if resamples < 1:
+        raise ValueError(f"a bootstrap needs resamples, 1 or more: got resamples={resamples}")
     difference = np.asarray(b, dtype=float) - np.asarray(a, dtype=float)
     labels = [0] * len(difference) if tasks is None else list(tasks)
     groups: dict[Hashable, list[int]] = {}

@@ -223,6 +223,13 @@ def test_flags_and_overrides_may_come_in_any_order(thing, tmp_path):
     assert (tmp_path / "swept" / "sweep.csv").exists()
 
 
+def test_the_work_sees_the_command_line_as_it_was_typed(thing):
+    seen = []
+    for words in (["seed=3"], ["seed=1,2", "-m", "out=swept"], ["--config-dir", ".", "seed=3"]):
+        thing(words, lambda config: seen.append(list(sys.argv[1:])))
+        assert seen[-1] == words
+
+
 def test_hydras_own_flags_work_and_leave_no_folders(thing, capsys, tmp_path):
     thing(["seed=5", "--cfg", "job"], raises(AssertionError("it ran")))
     assert "seed: 5" in capsys.readouterr().out
