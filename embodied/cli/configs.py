@@ -16,6 +16,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.default_element import GroupDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException, OverrideParseException
@@ -62,6 +63,9 @@ def explain(name: str, overrides: Sequence[str], error: Exception) -> str:
     missing = re.search(r"Could not find '([^']+)'", message)
     if missing:
         return _unknown_option(overrides, missing.group(1))
+    choose = re.search(r"You must specify '([^']+)'", message)
+    if choose:
+        return f"{choose.group(1)} is not given: add {choose.group(1)}=..., one of {_listed(_options(choose.group(1)))}"
     if "Ambiguous value for argument" in message:
         return f"{message.splitlines()[0]}: add -m to sweep over it, or write a list as key=[a,b]"
     if isinstance(error, OverrideParseException):
@@ -183,7 +187,9 @@ def _choices(override: Override) -> Iterator[str]:
     if override.value_type != ValueType.GLOB_CHOICE_SWEEP:
         return override.sweep_string_iterator()
     glob: Any = override.value()
-    options = _initialised().get_group_options(override.key_or_group)  # as Hydra does: not those of subgroups
+    options = _listing(
+        _initialised(), override.key_or_group, ObjectType.CONFIG
+    )  # as Hydra does: not those of subgroups
     kept = [o for o in options if any(fnmatch.fnmatch(o, p) for p in glob.include)]
     return iter([o for o in kept if not any(fnmatch.fnmatch(o, p) for p in glob.exclude)])
 
@@ -196,12 +202,17 @@ def _initialised() -> ConfigLoaderImpl:
     return loader
 
 
+def _listing(loader: ConfigLoaderImpl, group: str, kind: ObjectType) -> list[str]:
+    # not loader.list_groups, which copies every config there is on each call
+    return list(loader.repository.get_group_options(group, kind))
+
+
 def _groups() -> set[str]:
     loader = _initialised()
     found, waiting = set(), [""]
     while waiting:
         parent = waiting.pop()
-        for child in loader.list_groups(parent):
+        for child in _listing(loader, parent, ObjectType.GROUP):
             group = f"{parent}/{child}" if parent else child
             found.add(group)
             waiting.append(group)
@@ -218,12 +229,12 @@ def _groups_of(name: str) -> list[str]:
     return [group for group in groups if group is not None and group in known]
 
 
-def _options(group: str) -> list[str]:
+def _options(group: str, loader: ConfigLoaderImpl | None = None) -> list[str]:
     """Options of a group, those of its subgroups with their path (`metaworld/door-open`)."""
-    loader = _initialised()
-    options = list(loader.get_group_options(group))
-    for child in loader.list_groups(group):
-        options += [f"{child}/{option}" for option in _options(f"{group}/{child}" if group else child)]
+    loader = loader or _initialised()
+    options = _listing(loader, group, ObjectType.CONFIG)
+    for child in _listing(loader, group, ObjectType.GROUP):
+        options += [f"{child}/{option}" for option in _options(f"{group}/{child}" if group else child, loader)]
     return options
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -42,8 +42,7 @@ def _one(comparison: Mapping[str, Any], folder: Path) -> str:
     low, high = row["ci95"]
     reach = max(abs(low), abs(high), 10.0)
     chart = interval_rows([("B − A", row["difference"], low, high, "")], -reach, reach, "points")
-    sides = _side("A", comparison["a"], row["pc_success_a"], row["ci95_a"])
-    sides += _side("B", comparison["b"], row["pc_success_b"], row["ci95_b"])
+    sides = interval_rows([_side(comparison, "a"), _side(comparison, "b")])
     sign = "+" if row["difference"] > 0 else "−" if row["difference"] < 0 else ""
     head = (
         f'<p class="over">Comparison</p><h1>{text(comparison["verdict"])}</h1><div class="hero"><div class="card">'
@@ -81,9 +80,11 @@ def _one(comparison: Mapping[str, Any], folder: Path) -> str:
     return "\n".join(parts)
 
 
-def _side(letter: str, name: str, rate: float, interval: Sequence[float]) -> str:
-    said = f"{percent(rate)} (95 % interval {interval[0]:.1f} to {interval[1]:.1f})"
-    return f'<p><strong>{letter}</strong> {text(name)}<br><span class="soft">{said}</span></p>'
+def _side(comparison: Mapping[str, Any], side: str) -> tuple[str, float, float, float, str]:
+    """One policy's own success rate, as a row of a chart."""
+    rate, (low, high) = comparison["overall"][f"pc_success_{side}"], comparison["overall"][f"ci95_{side}"]
+    said = f"<strong>{percent(rate)}</strong> ({low:.1f} to {high:.1f})"
+    return f"{side.upper()}   {comparison[side]}", rate, low, high, said
 
 
 def _task_table(per_task: list[Mapping[str, Any]]) -> str:

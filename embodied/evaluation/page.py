@@ -100,11 +100,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[
 
 def interval_bar(value: float, low: float, high: float) -> str:
     """A rate in percent with its interval on a scale from 0 to 100."""
-    marks = "".join(f"<span>{mark}</span>" for mark in ("0", "25", "50", "75", "100 %"))
     return (
         f'<div class="interval" role="img" aria-label="{percent(value)}, interval {percent(low)} to {percent(high)}">'
         f'<i style="left:{low:.2f}%;width:{high - low:.2f}%"></i><b style="left:{value:.2f}%"></b></div>'
-        f'<div class="scale">{marks}</div>'
+        f'<div class="scale">{_ticks(0, 100, "%")}</div>'
     )
 
 
@@ -133,10 +132,17 @@ def interval_rows(
             f'<rect class="point" x="{at(value) - 3:.1f}" y="1" width="6" height="16" rx="2"/></svg>'
             f'<span class="value">{said}</span>'
         )
-    ticks = [low + (high - low) * i / 4 for i in range(5)]
-    marks = "".join(f"<span>{number(tick)}{' ' + unit if tick == ticks[-1] else ''}</span>" for tick in ticks)
-    axis = f'<span class="blank"></span><div class="axis">{marks}</div><span class="blank"></span>'
+    axis = f'<span class="blank"></span><div class="scale">{_ticks(low, high, unit)}</div><span class="blank"></span>'
     return f'<div class="card rows">{"".join(parts)}{axis}</div>'
+
+
+def _ticks(low: float, high: float, unit: str) -> str:
+    """Five labels, each centred below its own place on the scale."""
+    places = ((share, low + (high - low) * share) for share in (0, 0.25, 0.5, 0.75, 1))
+    return "".join(
+        f'<span style="left:{100 * share:.0f}%">{number(value, 0)}{" " + unit if share == 1 else ""}</span>'
+        for share, value in places
+    )
 
 
 def histogram(title: str, good: Sequence[float], bad: Sequence[float], unit: str = "") -> str:

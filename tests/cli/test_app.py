@@ -112,6 +112,15 @@ def test_a_value_that_must_be_given_is_asked_for(thing, capsys):
     assert "source is not given: add source=... to the command" in line
 
 
+def test_a_group_that_must_be_chosen_is_asked_for_with_its_options(thing, capsys, tmp_path):
+    file = tmp_path / "small_conf" / "thing.yaml"
+    file.write_text(file.read_text().replace("env: house", "env: ???"))
+    assert "env is not given: add env=..., one of house, lab/door, lab/drawer" in refusal(thing, capsys, ["seed=1"])
+    thing(["--help"])
+    assert "env: house, lab/door, lab/drawer" in capsys.readouterr().out
+    assert thing(["env=house"])
+
+
 def raises(error):
     def work(config):
         raise error
