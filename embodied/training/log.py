@@ -63,7 +63,7 @@ class Board:
         if folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(folder), purge_step=step or None)
+            self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
     def write(self, values: Mapping[str, float], step: int) -> None:
         """Scalars at a step."""

@@ -69,7 +69,7 @@ def _rows(module: nn.Module) -> Iterator[tuple[str, int, int]]:
 def _shown(n: int) -> str:
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if n >= size:
-            return f"{n / size:.2f} {unit}"
+            return f"{n / size:.2f}{unit}"
     return str(n)
 
 

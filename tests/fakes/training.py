@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pkgutil
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from embodied.contracts import draw_normal, masked_mean
+from embodied.training.lora import add_lora
 from embodied.training.optimizer import AdamW
 from embodied.training.processes import main_first, make_accelerator
 from embodied.training.run_folder import RunFolder
 from embodied.training.schedule import make_schedule
+from embodied.training.trainable import freeze
 from embodied.training.trainer import Settings, Trainer
 
 
@@ -111,3 +117,28 @@ def state(folder) -> dict[str, torch.Tensor]:
     """The training state's tensors in a checkpoint, by file and name."""
     files = sorted((Path(folder) / "training_state").glob("*.safetensors"))
     return {f"{file.name}:{k}": v for file in files for k, v in load_file(str(file)).items()}
+
+
+def train_and_die(out, die_at: str = "", calls: int = 1, pace: float = 0.0, **arguments):
+    """`a_trainer` trained in this process, which kills itself when `die_at` has been called `calls` times before."""
+    if die_at:
+        path, _, attribute = die_at.rpartition(".")
+        owner = pkgutil.resolve_name(path)
+        original, left = getattr(owner, attribute), iter(range(calls))
+
+        def dying(*args, **kwargs):
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **kwargs)
+
+        setattr(owner, attribute, dying)
+    stream = TinyStream(8)
+    gather = stream.gather
+    stream.gather = lambda indices: (time.sleep(pace), gather(indices))[1]
+    a_trainer(out, resume=True, stream=stream, **arguments).train()
+
+
+def adapted(agent) -> None:
+    """LoRA on the backbone, a frozen encoder."""
+    freeze(agent, ["encoder"])
+    add_lora(agent, r"backbone", rank=2)
