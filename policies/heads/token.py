@@ -118,14 +118,18 @@ class Binning(nn.Module):
     `vocabulary - k`. An id stands for the middle of its interval; +1 shares the middle of the topmost.
     """
 
+    edges: Tensor
+    centres: Tensor
+
     def __init__(self, bins: int) -> None:
         super().__init__()
         self.bins = bins
-        edges = torch.linspace(-1, 1, bins, dtype=torch.float64)
-        self.register_buffer("edges", edges.float(), persistent=False)
-        self.register_buffer("centres", ((edges[:-1] + edges[1:]) / 2).float(), persistent=False)
-        self.edges: Tensor
-        self.centres: Tensor
+        exact = torch.linspace(-1, 1, bins, dtype=torch.float64)
+        edges = exact.float()
+        # A float32 number is no less than an edge just when it is no less than the first float32 number that is not.
+        edges = torch.where(edges < exact, edges.nextafter(torch.tensor(torch.inf)), edges)
+        self.register_buffer("edges", edges, persistent=False)
+        self.register_buffer("centres", ((exact[:-1] + exact[1:]) / 2).float(), persistent=False)
 
     def encode(self, actions: Tensor, vocabulary: int) -> Tensor:
         """Actions of any shape to token ids of that shape; magnitudes above 1 are clipped."""
