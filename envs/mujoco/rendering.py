@@ -171,6 +171,7 @@ class Renderer:
                 self._loaded.popitem(last=False)[1].free()
             self._loaded[id(model)] = _Loaded(model, self.views, self.quality)
         self._loaded.move_to_end(id(model))
+        self._loaded[id(model)].select()
         return self._loaded[id(model)]
 
 
@@ -209,7 +210,10 @@ class _Loaded:
             self._gl = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
         except mujoco.FatalError as error:
             raise unavailable([str(error)]) from None
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._gl)
+
+    def select(self) -> None:
+        """Draw into this model's own buffer: MuJoCo would draw the first picture into that of the model before."""
+        self._mujoco.mjr_setBuffer(self._mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._gl)
 
     def draw(self, data: Any, view: View) -> np.ndarray:
         mujoco, model = self._mujoco, self.model
