@@ -27,7 +27,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from embodied.building import nearest
 
 CONFIGS = "conf"
-SHOWN = 12
+SHOWN = 8
 """How many alternatives a message or a help page lists before it only counts them."""
 
 

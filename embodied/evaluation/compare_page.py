@@ -61,7 +61,7 @@ def _one(comparison: Mapping[str, Any], folder: Path) -> str:
     )
     parts = [
         f"<header>{head}{figures}</div></header>",
-        f'<div class="card">{sides}</div>',
+        sides,
         *map(note, comparison["notes"]),
     ]
     per_task = comparison["per_task"]
@@ -84,7 +84,7 @@ def _side(comparison: Mapping[str, Any], side: str) -> tuple[str, float, float, 
     """One policy's own success rate, as a row of a chart."""
     rate, (low, high) = comparison["overall"][f"pc_success_{side}"], comparison["overall"][f"ci95_{side}"]
     said = f"<strong>{percent(rate)}</strong> ({low:.1f} to {high:.1f})"
-    return f"{side.upper()}   {comparison[side]}", rate, low, high, said
+    return f"{side.upper()}: {comparison[side]}", rate, low, high, said
 
 
 def _task_table(per_task: list[Mapping[str, Any]]) -> str:
