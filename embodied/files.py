@@ -8,7 +8,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def _sync(file: Path) -> None:
 
 @contextmanager
 def only_one(folder: str | Path, what: str) -> Iterator[None]:
-    """Make a folder and keep other processes that ask for it out; it is removed again if nothing was put into it.
+    """Make a folder and keep other processes that ask for it out; what was made is removed again if it stays empty.
 
     Raises:
         ValueError: it is a file, or another process has it; `what` says what both want to do.
@@ -100,7 +100,7 @@ def only_one(folder: str | Path, what: str) -> Iterator[None]:
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: {what} needs a folder")
-    existed = folder.is_dir()
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -111,5 +111,6 @@ def only_one(folder: str | Path, what: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-        if not existed and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        for place in made:
+            with suppress(OSError):  # not empty: it is needed
+                place.rmdir()

@@ -361,4 +361,3 @@ def _fill(connection: socket.socket, target: memoryview) -> None:
         if count == 0:
             raise EOFError
         target = target[count:]
-

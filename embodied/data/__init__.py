@@ -8,9 +8,30 @@
 Another format is another reader with the attributes and methods of `LeRobotDataset` that `Cache` uses.
 """
 
-from embodied.data.cache import Cache
-from embodied.data.lerobot import DatasetWriter, LeRobotDataset
-from embodied.data.stream import BatchStream
-from embodied.data.windows import Windows
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embodied.data.cache import Cache
+    from embodied.data.lerobot import DatasetWriter, LeRobotDataset
+    from embodied.data.stream import BatchStream
+    from embodied.data.windows import Windows
 
 __all__ = ["BatchStream", "Cache", "DatasetWriter", "LeRobotDataset", "Windows"]
+
+_HOME = {
+    "BatchStream": "stream",
+    "Cache": "cache",
+    "DatasetWriter": "lerobot",
+    "LeRobotDataset": "lerobot",
+    "Windows": "windows",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports on first use: the processes that only write episodes then start without torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
