@@ -250,7 +250,7 @@ def _try_writing(folder: Path) -> None:
 @contextmanager
 def _locked(file: Path) -> Iterator[Any]:
     """One process at a time: of several that train together, one decodes and the others find it done."""
-    with file.open("w") as handle:
+    with file.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError:  # a file system without locks: two may then decode the same, and the later one's is kept

@@ -142,7 +142,7 @@ def _look(dataset: LeRobotDataset, number: int, camera: str, decode: bool) -> np
 def _statistics(
     dataset: LeRobotDataset, columns: dict[str, list[np.ndarray]], histograms: dict[str, np.ndarray]
 ) -> Iterator[Problem]:
-    """Compare `stats.json` with the data: exactly where it was written here, else as notes (LeRobot's are estimates)."""
+    """Compare `stats.json` with the data: exactly where written here, else as notes (LeRobot's are estimates)."""
     ours = (dataset.root / COLLECTION).is_file()
     if not dataset.stats:
         yield Problem(None, "there is no meta/stats.json", broken=False)

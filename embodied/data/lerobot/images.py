@@ -23,6 +23,6 @@ def decode_png(data: bytes, where: str) -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{where}: the image is damaged ({error})") from None

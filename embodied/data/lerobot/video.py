@@ -130,7 +130,11 @@ def read_frames(path: Path, timestamps: Iterable[float], tolerance: float = TOLE
                 while frame is not None and frame.time < time - tolerance:
                     frame = next(decoded, None)
                 if frame is None or frame.time > time + tolerance:
-                    has = "ends before it" if frame is None else f"the nearest is at {frame.time:.4f} s"
+                    has = (
+                        "it ends before: it was cut short, or the timestamps are wrong"
+                        if frame is None
+                        else f"the nearest is at {frame.time:.4f} s"
+                    )
                     raise ValueError(f"{path} has no frame at {time:.4f} s ({has})")
                 yield frame.to_ndarray(format="rgb24")
         except av.FFmpegError as error:
