@@ -19,7 +19,7 @@ DEMO ?= runs/quickstart
 BIN := $(VENV)/bin
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check --constraint constraints.txt
 # what rendering without a screen needs: EGL, OpenGL, and Mesa's software renderer
 LIBRARIES := libegl1 libgl1 libgl1-mesa-dri
 
