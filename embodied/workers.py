@@ -11,6 +11,7 @@ was doing is the caller's to repeat in a new one. An exception inside a worker i
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import selectors
@@ -98,7 +99,7 @@ class Worker:
         Raises:
             WorkerDied: the process is gone.
             WorkerError: the call raised.
-            OSError: the call raised one that a file caused (a full disk): the same.
+            OSError: the call raised one, of a file or of a full disk: the same.
         """
         try:
             reply = _receive(self._socket)
@@ -314,7 +315,9 @@ def _report(error: Exception) -> dict[str, Any]:
     if not isinstance(error, ValueError | OSError):  # not written for people: say what and where
         frame = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"
-    system = [error.errno, error.strerror, error.filename] if isinstance(error, OSError) and error.filename else None
+    system = None
+    if isinstance(error, OSError) and (error.filename or error.errno == errno.ENOSPC):
+        system = [error.errno, error.strerror, *([error.filename] if error.filename else [])]
     return {"error": text, "os": system, "traceback": "".join(traceback.format_exception(error))}
 
 
