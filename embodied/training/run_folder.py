@@ -38,7 +38,7 @@ FREE = (
 
 
 class RunFolder:
-    """Opens a folder for training.
+    """Opens a folder for training; until `begin`, nothing in it changes.
 
     Args:
         path: the folder; made if it is missing.
@@ -56,7 +56,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, config: Mapping[str, Any], resume: bool = False, write: bool = True) -> None:
-        self.path, self._lock = Path(path), None
+        self.path, self.config, self._lock = Path(path), dict(config), None
         found = sorted(p.name for p in self.path.iterdir() if p.name not in IGNORED) if self.path.is_dir() else []
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"out={path} is a file; a run needs a folder")
@@ -73,8 +73,11 @@ class RunFolder:
         if write:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(self.path)
-            clean(self.path / CHECKPOINTS)
-            write_text(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+
+    def begin(self) -> None:
+        """Training starts: write the config, and remove what an interrupted write left."""
+        clean(self.path / CHECKPOINTS)
+        write_text(self.path / CONFIG, yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
 
     @property
     def log(self) -> Path:

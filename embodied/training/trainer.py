@@ -9,6 +9,7 @@ continues from its newest checkpoint to the very weights it would have had.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -152,11 +153,13 @@ class Trainer:
             SystemExit: after a signal, with 128 + its number, and the state saved.
         """
         last, first, start = self.settings.max_steps, self.step, time.perf_counter()
+        if self.accelerator.is_main_process:
+            self.run.begin()
         board = Board(self.run.log if self.accelerator.is_main_process else None, first)
         feed = Feed(self.stream, self.rows, first, last, self.device, self.settings.prefetch)
         progress = None
         if self.accelerator.is_main_process and first < last:
-            progress = Progress(last, "steps", done=first)
+            progress = Progress(last, "steps", done=first, stream=sys.stderr)
         window, note, rate = Window(first, self._total), "", math.nan
         try:
             with signals() as noted:
