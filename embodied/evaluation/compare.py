@@ -23,7 +23,10 @@ from embodied.evaluation.statistics import (
 
 FORMAT = "embodied.compare/1"
 ALPHA = 0.05
-VIEW = frozenset({"tasks", "cameras", "height", "width", "observe", "depth", "image_size", "renderer"})
+VIEW = frozenset(
+    {"tasks", "cameras", "camera_positions", "height", "width", "observe", "depth", "renderer", "keep"}
+    | {"shadows", "reflections", "samples"}
+)
 """Arguments of an environment that decide what a policy sees or which tasks there are, not what an episode is."""
 
 Episode = Mapping[str, Any]
