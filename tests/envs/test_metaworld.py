@@ -23,7 +23,7 @@ STATE_KEYS = {"observation.state", "observation.environment_state", "task"}
 
 @pytest.fixture(scope="module")
 def used():
-    """An environment of all tasks that every test of this file uses, so that it has always run something else before."""
+    """An environment of all tasks that most tests here use, so that it has always run something else before."""
     env = make("state", keep=2)
     yield env
     env.close()
