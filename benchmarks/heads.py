@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,8 +34,7 @@ def an_agent(overrides: list[str], horizon: int) -> Agent:
     action = ActionSpec(axes, units, (-1.0,) * 4, (1.0,) * 4, gripper=3)
     body = Embodiment("arm", action, StateSpec(axes, units), (Camera("front", 96, 96, "none"),), rate=20)
     overrides = [*overrides, f"chunk.horizon={horizon}", "data.root=none", "out=none"]
-    config = OmegaConf.to_container(compose("train", overrides), resolve=True)
-    assert isinstance(config, dict)
+    config: Any = OmegaConf.to_container(compose("train", overrides), resolve=True)
     numbers = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
     columns = {"action": numbers, "observation.state": numbers}
     return create_agent(config, body, ["press the button"], columns, np.array([100])).eval()

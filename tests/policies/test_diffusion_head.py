@@ -16,6 +16,10 @@ def a_readout(batch):
     return Readout(torch.ones(batch, 1, 1, 8), torch.ones(batch, 1, dtype=torch.bool))
 
 
+def seeded():
+    return [torch.Generator().manual_seed(row) for row in range(4)]
+
+
 def remaining_signal(t):
     """Nichol & Dhariwal 2021, equation 17, betas capped at 0.999: the cumulative product up to and with level t."""
 
@@ -92,6 +96,15 @@ def test_samples_stay_within_clip():
     head = DiffusionHead(8, 2, 2, clip=0.5)
     head.denoiser = Ideal(3.0, 0.1, True)
     assert head.sample(a_readout(32)).abs().max() <= 0.5 + 1e-6
+
+
+def test_demonstrations_beyond_clip_are_learned_as_far_as_samples_can_follow():
+    head = DiffusionHead(8, 2, 2, clip=0.5)
+    losses = [
+        head.loss(a_readout(4), torch.full((4, 2, 2), size), torch.ones(4, 2, dtype=torch.bool), generators)["loss"]
+        for size, generators in ((0.5, seeded()), (9.0, seeded()))
+    ]
+    assert torch.equal(*losses)
 
 
 def test_it_keeps_two_ways_that_a_regression_averages():

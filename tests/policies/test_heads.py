@@ -1,5 +1,7 @@
 """What holds for every head: it learns, ignores padding, survives saving, and a row minds its own business."""
 
+import dataclasses
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -154,6 +156,17 @@ def test_the_loss_of_a_row_does_not_depend_on_who_shares_its_batch(head, observe
     one[3] = True
     alone = head.loss(rows(readout, [3]), actions[[3]], mask[[3]], generators(3))["loss"]
     assert torch.allclose(head.loss(readout, actions, mask & one, generators(*range(8)))["loss"], alone, rtol=1e-5)
+
+
+@every_head
+def test_history_that_does_not_exist_is_not_read(head, observe):
+    head, readout = head(), observe()
+    garbage = torch.where(readout.steps[:, :, None, None], readout.tokens, 1e3)
+    chunk, other = (
+        head.sample(dataclasses.replace(readout, tokens=tokens), generators(*range(8)))
+        for tokens in (readout.tokens, garbage)
+    )
+    assert torch.equal(chunk, other)
 
 
 @every_head
