@@ -303,6 +303,14 @@ def test_a_collection_goes_on_only_with_the_same_arguments(tmp_path, toy, change
     assert staged(tmp_path / "d") == {0}
 
 
+def test_a_dataset_that_others_went_on_with_is_left_alone(tmp_path, toy):
+    root = toy.write(tmp_path / "d").root
+    info = json.loads((root / "meta/info.json").read_text())
+    (root / "meta/info.json").write_text(json.dumps(info | {"total_episodes": 4}))
+    with pytest.raises(ValueError, match="was changed by another program"):
+        begin(root, toy.body())
+
+
 def test_other_peoples_folders_are_left_alone(tmp_path, toy):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter.tex").write_text("years of work")

@@ -41,7 +41,7 @@ from embodied.data.lerobot.format import (
     to_column,
 )
 from embodied.data.lerobot.images import encode_png
-from embodied.data.lerobot.video import encode_video
+from embodied.data.lerobot.video import encode_video, read_frames
 from embodied.files import atomic_folder, read_json, write_json
 from embodied.spec import TASK, Embodiment
 
@@ -76,6 +76,8 @@ def begin(
     )
     if (root / COLLECTION).is_file():
         _same_collection(root, {**read_json(root / COLLECTION), "embodiment": read_json(root / EMBODIMENT)}, wanted)
+        if (root / INFO).is_file() and read_json(root / INFO)["total_episodes"] != len(committed_records(root)):
+            raise ValueError(f"{root} was changed by another program and cannot be continued: choose another folder")
     else:
         _refuse_foreign(root)
         write_json(root / EMBODIMENT, wanted.pop("embodiment"))
@@ -130,7 +132,13 @@ def stage_episode(
         if not columns:  # every feature is a video: keep the number of rows
             schema, columns = pa.schema([("timestamp", pa.float32())]), [pa.array(np.zeros(count, np.float32))]
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), folder / "data.parquet")
-        histograms = {key: statistics.histogram(arrays[key]) for key, feature in own.items() if feature.visual}
+        histograms = {
+            key: _seen(folder / f"{key}.mp4", count, embodiment.rate)
+            if feature.dtype == "video"
+            else statistics.histogram(arrays[key])
+            for key, feature in own.items()
+            if feature.visual
+        }
         stats = {key: statistics.image_stats(counts, count) for key, counts in histograms.items()}
         for key, feature in own.items():
             if not feature.visual and feature.dtype != "string":
@@ -222,6 +230,12 @@ def _length(frames: Mapping[str, np.ndarray]) -> int:
         if other != count:
             raise ValueError(f"'{key}' has {other} frames, but '{first}' has {count}")
     return count
+
+
+def _seen(video: Path, count: int, rate: float) -> np.ndarray:
+    """Histogram of a video as a reader will see it: compression changed the frames. It also proves them readable."""
+    frames = read_frames(video, [index / rate for index in range(count)])
+    return np.sum([statistics.histogram(frame) for frame in frames], axis=0)
 
 
 def _png_column(images: np.ndarray) -> pa.Array:
