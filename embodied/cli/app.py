@@ -34,6 +34,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from embodied.cli.configs import CONFIGS, check, compose, explain, first_of_sweeps, help_page, missing_value
 from embodied.cli.sweep import forget_jobs, write_job, write_table
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads OpenMP: threads that spin while they wait make
+# everything 20 times slower as soon as simulators, or anyone else, want the same cores
+
 Work = Callable[[DictConfig], Mapping[str, Any] | None]
 QUIET = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled")
 """A command writes to its `out` folder and nowhere else: Hydra's own output folders and log files are switched off."""
