@@ -62,7 +62,7 @@ def command(name: str, work: Work, read: Callable[[list[str]], list[str]] = list
         flags = [word for word in words if word.startswith("-")]
         overrides = [word for word in words if not word.startswith("-")]
         if {"-h", "--help"} & set(flags):
-            print(help_page(name, sys.modules[work.__module__].__doc__ or ""))
+            _show(help_page(name, sys.modules[work.__module__].__doc__ or ""))
         elif set(MULTIRUN) & set(flags):
             _sweep(name, work, words, overrides)
         elif flags:  # --cfg, --info, --config-dir and the like are Hydra's own
@@ -191,6 +191,14 @@ def quoted(text: str) -> str:
     """A value as Hydra's override grammar reads it back unchanged."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def _show(page: str) -> None:
+    """Print a page, of which the reader may want only the `head`."""
+    try:
+        print(page, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that Python's own last flush succeeds
 
 
 def _one_line(text: str) -> str:
