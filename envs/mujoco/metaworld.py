@@ -212,6 +212,8 @@ class MetaWorld(gymnasium.Env):
         """The first camera's picture of the present state, uint8 (H, W, 3)."""
         if self._sim is None:
             raise ValueError("MetaWorld: call reset before render")
+        if not self._views:
+            raise ValueError("MetaWorld: there is no camera to render from; name one in cameras")
         return next(iter(self._renderer.render(self._sim.model, self._sim.data).values()))
 
     def close(self) -> None:

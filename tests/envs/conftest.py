@@ -10,9 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # for metaworld_episodes
 
 
-@pytest.fixture(autouse=True)
-def simulator(request):
-    for mark in request.node.iter_markers("simulator"):
+@pytest.hookimpl(tryfirst=True)  # before any fixture makes an environment
+def pytest_runtest_setup(item):
+    for mark in item.iter_markers("simulator"):
         for package in mark.args:
             if importlib.util.find_spec(package) is None and os.environ.get("CI") != "true":
                 pytest.skip(f"{package} is not installed")
