@@ -2,9 +2,9 @@
 
     PYTHONPATH=. HF_HUB_OFFLINE=1 .venv-lerobot/bin/python benchmarks/peers/lerobot_loader.py
 
-One item is two past frames of every camera (float32, CHW, [0, 1]), the latest state and eight actions with their padding
-masks. Both sides give collated batches of 32 random items, in one process, with one thread. Ours has decoded the images
-before (once; the time is printed) and pays for the conversion to float here, which training does on the device.
+One item is two past frames of every camera (float32, CHW, [0, 1]), the latest state and eight actions with their
+padding masks. Both sides give collated batches of 32 random items, in one process, with one thread. Ours has decoded
+the images before (once; the time is printed) and pays for the conversion to float, which training does on the device.
 """
 
 from __future__ import annotations
