@@ -172,19 +172,21 @@ def main() -> None:
             "rest": lambda: with_rollout(False),
             "lock-step": lambda: lock_step(policy, environments, episodes),
         }
-        first = {name: schedule() for name, schedule in schedules.items()}  # warms up, too
-        if not first["refill"] == first["rest"] == first["lock-step"]:
-            sys.exit("the schedules disagree about the episodes: no times")
+        rollout(policy, environments, episodes[: arguments.slots])  # warms up
+        first: dict[Episode, tuple[bool, int]] = {}
         hourly: dict[str, list[float]] = {name: [] for name in schedules}
         for _ in range(arguments.rounds):
             for name, schedule in schedules.items():
                 begun = time.perf_counter()
-                schedule()
+                outcomes = schedule()
                 hourly[name].append(3600 * len(episodes) / (time.perf_counter() - begun))
-    lengths = [length for _, length in first["refill"].values()]
+                first = first or outcomes
+                if outcomes != first:
+                    sys.exit(f"{name} disagrees about the episodes: no times")
+    lengths = [length for _, length in first.values()]
     batches = [lengths[i : i + arguments.slots] for i in range(0, len(lengths), arguments.slots)]
     bound = statistics.mean(max(batch) for batch in batches) / statistics.mean(lengths)
-    won = sum(success for success, _ in first["refill"].values())
+    won = sum(success for success, _ in first.values())
     print(f"{arguments.world}: {len(lengths)} episodes of {min(lengths)} to {max(lengths)} steps,", end=" ")
     print(f"{won} succeed, the same in all schedules; {arguments.slots} slots on {os.cpu_count()} cores,", end=" ")
     print(f"{arguments.rounds} alternating rounds, median (smallest to largest)")

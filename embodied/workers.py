@@ -43,7 +43,10 @@ sys.path[:] = json.loads(sys.argv[2])
 from embodied.workers import serve
 serve(int(sys.argv[1]))
 """
-_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "LP_NUM_THREADS")
+_ONE_THREAD = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"),
+    "LP_NUM_THREADS": "0",  # Mesa's software renderer: in the calling thread
+}
 
 
 class WorkerDied(Exception):
@@ -73,7 +76,7 @@ class Worker:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what native libraries print must not mix with a command's output
-                env=os.environ | dict.fromkeys(_ONE_THREAD, "1"),
+                env=os.environ | _ONE_THREAD,
             )
         self._socket = ours
         self._socket.setblocking(True)
