@@ -27,7 +27,11 @@ def write_json(path: str | Path, value: Any) -> None:
     Raises:
         ValueError: a number in it is not finite, which JSON cannot say.
     """
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be written as JSON: {error}") from None
+    write_text(path, text + "\n")
 
 
 def read_json(path: str | Path) -> Any:

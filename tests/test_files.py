@@ -59,7 +59,7 @@ with atomic_file({str(tmp_path / "a.txt")!r}) as temporary:
 
 
 def test_a_number_json_cannot_say_is_refused_and_nothing_written(tmp_path):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"a\.json cannot be written as JSON"):
         write_json(tmp_path / "a.json", {"x": math.nan})
     assert not list(tmp_path.iterdir())
 

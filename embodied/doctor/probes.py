@@ -33,7 +33,7 @@ RENDERING_MEND = {
     "osmesa": "apt-get install libosmesa6",
     "glfw": "works on machines with a screen only: set DISPLAY",
 }
-MODULES = {"hydra-core": "hydra", "pillow": "PIL"}
+MODULES = {"hydra-core": "hydra", "pillow": "PIL", "pyopengl": "OpenGL", "pyyaml": "yaml"}
 """Packages whose module is not called as they are."""
 ENCODERS = {"libsvtav1": "AV1: the smallest datasets", "libx264": "H.264: plays everywhere"}
 NO_MUJOCO = "MuJoCo is not installed"
