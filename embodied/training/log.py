@@ -5,11 +5,17 @@ Values stay on the device until a window ends, so that showing them costs the GP
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 
 
@@ -51,26 +57,37 @@ class Window:
 
 
 class Board:
-    """TensorBoard; without a folder, nothing.
+    """TensorBoard's event file, written at once: what was logged outlives a kill, and a full disk is an `OSError` here.
+
+    (`SummaryWriter` writes from a thread of its own, which dies of a full disk with a traceback.)
 
     Args:
-        folder: where its files go.
+        folder: where the file goes; None writes nothing.
         step: training goes on here: what an interrupted run logged beyond is hidden.
+
+    Raises:
+        OSError: it can't be written.
     """
 
     def __init__(self, folder: Path | None, step: int = 0) -> None:
-        self._writer = None
+        self._records: RecordWriter | None = None
         if folder is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+            folder.mkdir(parents=True, exist_ok=True)
+            file = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+            self._records = RecordWriter(file.open("wb", buffering=0))
+            self._event(file_version="brain.Event:2")
+            if step:
+                self._event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, values: Mapping[str, float], step: int) -> None:
         """Scalars at a step."""
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._event(step=step, summary=Summary(value=scalars))
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._records is not None:
+            self._records.close()
+
+    def _event(self, **fields: Any) -> None:
+        if self._records is not None:
+            self._records.write(Event(wall_time=time.time(), **fields).SerializeToString())

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor
 
 T = TypeVar("T")
@@ -27,7 +28,8 @@ def make_accelerator(device: str = "auto") -> Accelerator:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("trainer.device=cuda, but torch sees no GPU here; trainer.device=cpu trains without one")
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # a head uses the part of the model it needs
-    return Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), kwargs_handlers=[unused])
+    patient = InitProcessGroupKwargs(timeout=timedelta(hours=6))  # while one decodes a dataset, the others wait
+    return Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), kwargs_handlers=[unused, patient])
 
 
 def total(accelerator: Accelerator, tensor: Tensor) -> Tensor:

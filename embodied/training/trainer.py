@@ -203,7 +203,9 @@ class Trainer:
     def _update(self, parts: list[Part], kept: Tensor | int) -> dict[str, Tensor]:
         """One optimizer step; this process's shares of its scalars."""
         mixed = np.random.SeedSequence([self.seed, self.step, self.rank]).generate_state(1, np.uint64)
-        torch.manual_seed(int(mixed[0]))
+        torch.default_generator.manual_seed(int(mixed[0]))  # torch.manual_seed formats three stack traces to do this
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(int(mixed[0]))
         factor = self.schedule(self.step)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor

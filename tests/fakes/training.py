@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import pkgutil
 import signal
+import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -136,6 +140,16 @@ def train_and_die(out, die_at: str = "", calls: int = 1, pace: float = 0.0, **ar
     gather = stream.gather
     stream.gather = lambda indices: (time.sleep(pace), gather(indices))[1]
     a_trainer(out, resume=True, stream=stream, **arguments).train()
+
+
+def quick_processes():
+    """Processes that start at once: forked from one that has imported everything and computed nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fakes.training", "peft"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
+    return context
 
 
 def adapted(agent) -> None:

@@ -1,15 +1,12 @@
 """What is learned depends on the batches and the seed, not on who computes which part of them."""
 
-import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from fakes.training import TinyAgent, TinyStream, a_trainer, weights
+from fakes.training import TinyAgent, TinyStream, a_trainer, quick_processes, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import get_cosine_schedule_with_warmup
 
@@ -54,37 +51,37 @@ def test_accumulated_parts_are_one_batch(tmp_path, batch_size, accumulate):
     assert [v for _, v in one] == pytest.approx([v for _, v in many], abs=1e-6)
 
 
-def processes(tmp_path, n, **arguments):
-    """`a_trainer` trained by `n` gloo processes; their exit codes and what they wrote to stderr."""
+def train_as(rank, n, port, said, bad, arguments):
+    env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({key: str(value) for key, value in env.items()})
+    try:
+        a_trainer(stream=TinyStream(arguments["batch_size"], bad=bad), **arguments).train()
+    except ValueError as error:
+        said.put(str(error))
+        raise SystemExit(1) from None
+
+
+def gloo(n, bad=None, **arguments):
+    """`a_trainer` trained by `n` processes; their exit codes and their errors."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    code = (
-        f"import sys, json; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
-        "from fakes.training import *\n"
-        "arguments = json.loads(sys.argv[1]); bad = arguments.pop('bad', None)\n"
-        "try:\n"
-        "    a_trainer(stream=TinyStream(arguments['batch_size'], bad=bad), **arguments).train()\n"
-        "except ValueError as error:\n"
-        "    sys.exit(f'ERROR {error}')\n"
-    )
-    started = []
-    for rank in range(n):
-        env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        env = os.environ | {k: str(v) for k, v in env.items()} | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-        command = [sys.executable, "-c", code, json.dumps(arguments)]
-        started.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
-    try:
-        said = [process.communicate(timeout=60)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    return [process.returncode for process in started], said
+    context = quick_processes()
+    said = context.Queue()
+    started = [context.Process(target=train_as, args=(rank, n, port, said, bad, arguments)) for rank in range(n)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(60)
+        process.kill()
+    codes, errors = [process.exitcode for process in started], []
+    while not said.empty():
+        errors.append(said.get())
+    return codes, errors
 
 
 def test_two_processes_are_one(tmp_path):
-    codes, said = processes(tmp_path, 2, out=str(tmp_path / "two"), batch_size=7, accumulate=2, ema={"decay": 0.9})
-    assert codes == [0, 0], said
+    assert gloo(2, out=tmp_path / "two", batch_size=7, accumulate=2, ema={"decay": 0.9}) == ([0, 0], [])
     a_trainer(tmp_path / "one", batch_size=7, ema={"decay": 0.9}).train()
     assert difference(tmp_path / "one/checkpoints/last", tmp_path / "two/checkpoints/last") < 1e-6
     for name in ("train/loss", "train/first", "train/grad_norm"):
@@ -93,10 +90,8 @@ def test_two_processes_are_one(tmp_path):
 
 
 def test_two_processes_stop_together_at_a_loss_that_is_not_finite(tmp_path):
-    codes, said = processes(tmp_path, 2, out=str(tmp_path / "two"), batch_size=8, max_steps=50, bad=3)
-    assert codes == [1, 2], said
-    lines = [line for line in "".join(said).splitlines() if line.startswith("ERROR")]
-    assert len(lines) == 1 and "samples 3;" in lines[0]
+    codes, errors = gloo(2, bad=3, out=tmp_path / "two", batch_size=8, max_steps=50)
+    assert codes == [1, 2] and len(errors) == 1 and "samples 3;" in errors[0]
 
 
 def test_a_batch_too_small_for_its_parts_is_refused(tmp_path):

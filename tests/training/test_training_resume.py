@@ -2,21 +2,18 @@
 
 import errno
 import json
-import multiprocessing
 import os
 import random
 import resource
 import shutil
 import signal
-import sys
 import time
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from fakes.training import TinyAgent, TinyStream, a_trainer, adapted, state, train_and_die, weights
+from fakes.training import TinyAgent, TinyStream, a_trainer, adapted, quick_processes, state, train_and_die, weights
 from safetensors.torch import load_file
 
 from embodied.training.run_folder import RunFolder, newest, steps
@@ -28,13 +25,7 @@ LONG = {"max_steps": 24, "save_every": 1, **KINDS["both"]}
 
 @pytest.fixture(scope="module")
 def processes():
-    """Processes that start at once: forked from one that has imported everything and computed nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["fakes.training", "peft", "torch.utils.tensorboard"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        forkserver.ensure_running()
-    return context
+    return quick_processes()
 
 
 @pytest.fixture(scope="module")
