@@ -151,7 +151,7 @@ def choices() -> Iterator[tuple[str, str]]:
                     yield command, f"{group}={option.relative_to(ROOT / 'conf' / group).with_suffix('').as_posix()}"
 
 
-@pytest.mark.parametrize("command, choice", choices())
+@pytest.mark.parametrize("command, choice", list(choices()))
 def test_each_option_of_each_group_composes_with_each_command(command, choice):
     importlib.import_module(f"embodied.cli.{command}")  # registers its resolvers
     missing = (
@@ -249,7 +249,7 @@ def test_the_tested_versions_are_within_the_declared_ranges():
     assert core <= set(tested), f"constraints.txt lacks {core - set(tested)}"
 
 
-@pytest.mark.parametrize("script, target", PROJECT["project"]["scripts"].items())
+@pytest.mark.parametrize("script, target", list(PROJECT["project"]["scripts"].items()))
 def test_each_command_exists(script, target):
     module, _, function = target.partition(":")
     assert callable(getattr(importlib.import_module(module), function)), script
