@@ -40,6 +40,7 @@ class Normalize(Transform):
         dim: its size, the last axis; 0 for a body that has no such thing.
         mode: `mean_std`, `min_max` (onto [-1, 1]), `quantiles` (1 % and 99 % onto -1 and 1) or `identity`.
         keep: dimensions left as they are.
+        clamp: whether actions on their way back are limited to the range that was demonstrated.
 
     Attributes:
         mean, std, low, high, q01, q99: buffers (dim,), float32: what was learned, of use to the mode or not.
@@ -57,14 +58,14 @@ class Normalize(Transform):
     q99: Tensor
     fitted: Tensor
 
-    def __init__(self, key: str, dim: int, mode: Mode = "mean_std", keep: Sequence[int] = ()) -> None:
+    def __init__(self, key: str, dim: int, mode: Mode = "mean_std", keep: Sequence[int] = (), clamp: bool = False) -> None:
         super().__init__()
         if mode not in get_args(Mode):
             raise ValueError(f"Normalize({key}): mode is one of {', '.join(get_args(Mode))}, got {mode!r}")
         for index in keep:
             if not 0 <= index < dim:
                 raise ValueError(f"Normalize({key}): keep has {index}, but there are dimensions 0 to {dim - 1}")
-        self.key, self.dim, self.mode, self.keep = key, dim, mode, tuple(keep)
+        self.key, self.dim, self.mode, self.keep, self.clamp = key, dim, mode, tuple(keep), clamp
         for name in STATISTICS:
             self.register_buffer(name, torch.zeros(dim))
         self.register_buffer("fitted", torch.tensor(dim == 0 or mode == "identity"))
@@ -109,7 +110,8 @@ class Normalize(Transform):
         if self.key != ACTION or self.mode == "identity":
             return actions
         offset, scale = self._affine()
-        return actions * scale + offset
+        raw = actions * scale + offset
+        return raw.clamp(self.low, self.high) if self.clamp else raw
 
     def _affine(self) -> tuple[Tensor, Tensor]:
         """What to subtract and then divide by, (dim,) each."""

@@ -149,3 +149,13 @@ def test_a_body_without_a_state_has_none_to_scale():
 def test_a_mistake_is_named(make, says):
     with pytest.raises(ValueError, match=says):
         make()
+
+
+@pytest.mark.parametrize("mode", MODES[:3])
+def test_clamped_actions_stay_in_the_range_that_was_demonstrated(mode):
+    data = some_actions()
+    wild = torch.linspace(-50, 50, 60).reshape(1, 20, 3)
+    free, limited = (fitted(data, mode, clamp=clamp).inverse(wild, {}) for clamp in (False, True))
+    low, high = (torch.from_numpy(x) for x in (data.min(0), data.max(0)))
+    assert ((free < low) | (free > high)).any()
+    assert torch.equal(limited, torch.minimum(torch.maximum(free, low), high))
