@@ -59,6 +59,8 @@ class Agent(nn.Module, Policy):
         ValueError: a part objects to its config.
     """
 
+    embodiment: Embodiment
+
     def __init__(self, config: Mapping[str, Any], embodiment: Embodiment, tokenizer: TextTokenizer) -> None:
         super().__init__()
         for key in ("model", "head", "processing", "execution", "chunk"):
@@ -159,7 +161,9 @@ class Agent(nn.Module, Policy):
         text = {"template": self.model.tokenizer.template, "max_tokens": self.model.tokenizer.max_tokens}
         versions = {"embodied": embodied.__version__, "torch": torch.__version__}
         body = self.embodiment.to_dict()
-        write_json(folder / CONFIG, {"format": FORMAT, "embodiment": body, "text": text, **config, "versions": versions})
+        write_json(
+            folder / CONFIG, {"format": FORMAT, "embodiment": body, "text": text, **config, "versions": versions}
+        )
         self.model.tokenizer.save_pretrained(folder / TOKENIZER)
         save_file(_untied(self.state_dict()), str(folder / WEIGHTS), metadata={"format": "pt"})
 
@@ -255,7 +259,9 @@ def refuse_pickles(folder: Path) -> None:
     """
     for file in sorted(folder.rglob("*")):
         if file.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}:
-            raise ValueError(f"{file} is a pickle, whose loading could run code; agents are safetensors. Nothing was loaded")
+            raise ValueError(
+                f"{file} is a pickle, whose loading could run code; agents are safetensors. Nothing was loaded"
+            )
 
 
 def _aliases(state: Mapping[str, Tensor]) -> dict[str, str]:

@@ -34,10 +34,16 @@ class Prefix(Protocol):
         vocabulary: how many token ids the language model has; its last 256 are free for action tokens.
     """
 
-    keys: Sequence[Tensor]
-    values: Sequence[Tensor]
     present: Tensor
-    vocabulary: int
+
+    @property
+    def keys(self) -> Sequence[Tensor]: ...
+
+    @property
+    def values(self) -> Sequence[Tensor]: ...
+
+    @property
+    def vocabulary(self) -> int: ...
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (B, N) to embeddings (B, N, D)."""

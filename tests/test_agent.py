@@ -39,7 +39,11 @@ CONFIG = {
     },
     "processing": {
         "shift": {"_target_": "embodied.processing.augment.RandomShift", "pixels": 2},
-        "state": {"_target_": "embodied.processing.normalize.Normalize", "key": "observation.state", "mode": "mean_std"},
+        "state": {
+            "_target_": "embodied.processing.normalize.Normalize",
+            "key": "observation.state",
+            "mode": "mean_std",
+        },
         "actions": {"_target_": "embodied.processing.normalize.Normalize", "key": "action", "mode": "min_max"},
     },
     "execution": {"_target_": "policies.execution.RecedingHorizon", "steps": 2},
@@ -218,7 +222,7 @@ def test_a_nested_node_is_checked_like_any_other(tmp_path):
 def test_a_pickle_is_refused_and_does_not_run(name, tmp_path):
     folder, proof = a_saved_agent(tmp_path / "agent"), tmp_path / "proof"
     (folder / name).write_bytes(pickle.dumps(_Runs(proof)))
-    with pytest.raises(ValueError, match="pickle|no safetensors file"):
+    with pytest.raises(ValueError, match=r"pickle|no safetensors file"):
         Agent.from_pretrained(folder)
     assert not proof.exists()
 

@@ -1,8 +1,8 @@
 """The LVLM: encoders and connectors into one backbone, readouts out. The only file that knows all its parts.
 
-An observation becomes a sequence - the instruction, then per history step the tokens of each camera and of the state - which the
-backbone reads once, keeping its keys and values. Readout tokens (learned queries, Octo's idea) are read behind it, and a head
-may decode on from it or attend to it as often as it needs.
+An observation becomes a sequence - the instruction, then per history step the tokens of each camera and of the state
+- which the backbone reads once, keeping its keys and values. Readout tokens (learned queries, Octo's idea) are read
+behind it, and a head may decode on from it or attend to it as often as it needs.
 """
 
 from __future__ import annotations
@@ -140,9 +140,7 @@ class LVLM(nn.Module):
         backbone = build(dict(config["backbone"]), (nn.Module,), vocabulary=len(tokenizer))
         count = min(1, len(cameras)) if config.get("share_encoder", True) else len(cameras)
         encoders = [build(config["encoder"], (nn.Module,)) for _ in range(count)]
-        connectors = [
-            build(config["connector"], (nn.Module,), features=e.dim, width=backbone.width) for e in encoders
-        ]
+        connectors = [build(config["connector"], (nn.Module,), features=e.dim, width=backbone.width) for e in encoders]
         state = None
         if config.get("state") is not None and state_dim:
             state = build(config["state"], (nn.Module,), state_dim=state_dim, width=backbone.width)
@@ -152,8 +150,9 @@ class LVLM(nn.Module):
     def resolved(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """`config` with checkpoint folders replaced by what they hold, for an agent that must stand alone."""
         resolved = dict(config) | {"backbone": self.backbone.resolved(dict(config["backbone"]))}
-        if len(self.encoders):
-            resolved["encoder"] = self.encoders[0].resolved(dict(config["encoder"]))
+        for encoder in self.encoders[:1]:
+            assert isinstance(encoder, ImageEncoder)
+            resolved["encoder"] = encoder.resolved(dict(config["encoder"]))
         return resolved
 
     def forward(self, batch: Mapping[str, Any]) -> Readout:

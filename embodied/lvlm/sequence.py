@@ -1,8 +1,9 @@
 """Interleaved segments as one sequence, with its attention mask and positions.
 
-Text, images of several cameras and steps, states and readout tokens are *segments*. Packed, they are one row of embeddings per
-sample in which each token knows whether it is padding and which block it belongs to. A token sees the present tokens of its
-own block and of those before; inside a block attention is bidirectional or causal. One rule gives every layout used here:
+Text, images of several cameras and steps, states and readout tokens are *segments*. Packed, they are one row of
+embeddings per sample in which each token knows whether it is padding and which block it belongs to. A token sees the
+present tokens of its own block and of those before; inside a block attention is bidirectional or causal. One rule
+gives every layout used here:
 
 - a bidirectional prefix is one block (PaliGemma, pi-0);
 - a causal prefix is one causal block (RT-2, OpenVLA);
@@ -84,7 +85,9 @@ def pack(segments: Sequence[Segment], attention: Attention) -> Packed:
     device = segments[0].tokens.device
     steps = torch.cat([torch.full((s.tokens.shape[1],), s.step, device=device) for s in segments])
     if attention == "stepwise" and (steps.diff() < 0).any():
-        raise ValueError("stepwise attention needs segments ordered by step; put the instruction before the observations")
+        raise ValueError(
+            "stepwise attention needs segments ordered by step; put the instruction before the observations"
+        )
     present = torch.cat([s.present for s in segments], dim=1)
     return Packed(
         tokens=torch.cat([s.tokens for s in segments], dim=1),

@@ -58,7 +58,9 @@ class Normalize(Transform):
     q99: Tensor
     fitted: Tensor
 
-    def __init__(self, key: str, dim: int, mode: Mode = "mean_std", keep: Sequence[int] = (), clamp: bool = False) -> None:
+    def __init__(
+        self, key: str, dim: int, mode: Mode = "mean_std", keep: Sequence[int] = (), clamp: bool = False
+    ) -> None:
         super().__init__()
         if mode not in get_args(Mode):
             raise ValueError(f"Normalize({key}): mode is one of {', '.join(get_args(Mode))}, got {mode!r}")

@@ -47,7 +47,13 @@ def test_statistics_are_those_of_the_official_image_processors():
 
 def test_the_vision_tower_of_a_two_tower_checkpoint_is_taken(tmp_path):
     torch.manual_seed(0)
-    text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32, "vocab_size": 50}
+    text = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "intermediate_size": 32,
+        "vocab_size": 50,
+    }
     clip = CLIPModel(CLIPConfig(vision_config=FAMILIES["clip_vision_model"], text_config=text)).eval()
     clip.save_pretrained(tmp_path)
     encoder = VisionTransformer(checkpoint=str(tmp_path), layer=-2).eval()
@@ -58,7 +64,9 @@ def test_the_vision_tower_of_a_two_tower_checkpoint_is_taken(tmp_path):
 
 
 def test_a_resolved_node_rebuilds_the_same_shape_without_the_checkpoint(tmp_path):
-    AutoModel.from_config(AutoConfig.for_model("siglip_vision_model", **FAMILIES["siglip_vision_model"])).save_pretrained(tmp_path)
+    AutoModel.from_config(
+        AutoConfig.for_model("siglip_vision_model", **FAMILIES["siglip_vision_model"])
+    ).save_pretrained(tmp_path)
     encoder = VisionTransformer(checkpoint=str(tmp_path))
     node = encoder.resolved({"_target_": "x", "checkpoint": str(tmp_path), "layer": -1})
     assert "checkpoint" not in node
@@ -79,7 +87,8 @@ def test_bytes_and_floats_are_the_same_picture():
 
 
 @pytest.mark.parametrize(
-    "connector, tokens", [(LinearConnector(24, 32), 9), (MLPConnector(24, 32), 9), (PerceiverResampler(24, 32, queries=5), 5)]
+    "connector, tokens",
+    [(LinearConnector(24, 32), 9), (MLPConnector(24, 32), 9), (PerceiverResampler(24, 32, queries=5), 5)],
 )
 def test_connectors_give_the_tokens_they_promise(connector, tokens):
     assert connector(torch.randn(2, 9, 24)).shape == (2, tokens, 32) and connector.tokens(9) == tokens
@@ -93,9 +102,9 @@ def test_a_resampler_does_not_care_about_the_order_of_features():
 @pytest.mark.parametrize(
     "wrong, says",
     [
-        (dict(), "either a config or a checkpoint"),
-        (dict(config={"model_type": "bert"}), "none of clip_vision_model"),
-        (dict(checkpoint="/nowhere"), "no Hugging Face folder"),
+        ({}, "either a config or a checkpoint"),
+        ({"config": {"model_type": "bert"}}, "none of clip_vision_model"),
+        ({"checkpoint": "/nowhere"}, "no Hugging Face folder"),
     ],
 )
 def test_a_mistake_is_named(wrong, says):

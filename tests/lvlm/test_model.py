@@ -155,7 +155,13 @@ def test_a_mistake_is_named(wrong, says):
 def test_any_causal_model_of_transformers_is_a_backbone(family):
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     if family == "opt":
-        size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64, "word_embed_proj_dim": 32}
+        size = {
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "ffn_dim": 64,
+            "word_embed_proj_dim": 32,
+        }
     if family in ("qwen2", "mistral"):
         size["num_key_value_heads"] = 2
     model = a_model(backbone={"_target_": BACKBONE["_target_"], "config": {"model_type": family, **size}})

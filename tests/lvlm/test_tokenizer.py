@@ -33,7 +33,7 @@ def test_an_empty_instruction_is_one_token():
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(ValueError, match="no tokenizer in"):
         TextTokenizer.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="no {task} in it"):
+    with pytest.raises(ValueError, match=r"no \{task\} in it"):
         TextTokenizer.train(TASKS, template="do it")
     with pytest.raises(ValueError, match="at most 3 are allowed"):
         TextTokenizer.train(["a"], max_tokens=3)(["a very long instruction indeed"])

@@ -1,8 +1,8 @@
 """Any causal language model of transformers as the shared backbone.
 
 The model's own class runs, fed with embeddings, an explicit attention mask and explicit positions, so a prefix can be
-bidirectional (as PaliGemma and pi-0 read it) or causal without touching the model. Weights of a released checkpoint load as
-they are.
+bidirectional (as PaliGemma and pi-0 read it) or causal without touching the model. Weights of a released checkpoint
+load as they are.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ KeyValues = list[tuple[Tensor, Tensor]]
 class CausalBackbone(nn.Module):
     """A causal language model.
 
-    Args:
-        config: a transformers configuration with its `model_type` (`llama`, `qwen2`, ...), at any size.
-        checkpoint: instead of `config`, a Hugging Face folder.
-        vocabulary: token ids of the text tokenizer. A model built from a config gets these and 256 for actions; one from
-            a checkpoint keeps its own vocabulary, whose last 256 ids serve (OpenVLA's choice).
+    Args: config: a transformers configuration with its `model_type` (`llama`, `qwen2`, ...), at any size. checkpoint:
+    instead of `config`, a Hugging Face folder. vocabulary: token ids of the text tokenizer. A model built from a
+    config gets these and 256 for actions; one from a checkpoint keeps its own vocabulary, whose last 256 ids serve
+    (OpenVLA's choice).
 
     Raises:
         ValueError: neither or both of config and checkpoint, an unknown model type, a folder without a model.
@@ -44,7 +43,7 @@ class CausalBackbone(nn.Module):
         if checkpoint is not None:
             if not (Path(checkpoint) / "config.json").is_file():
                 raise ValueError(f"CausalBackbone: {checkpoint} is no Hugging Face folder: it has no config.json")
-            self.model = AutoModelForCausalLM.from_pretrained(
+            self.model: Any = AutoModelForCausalLM.from_pretrained(
                 checkpoint, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
         else:
@@ -76,8 +75,8 @@ class CausalBackbone(nn.Module):
             past_key_values=cache,
             use_cache=cache is not None,
         )
-        kept = [(layer.keys, layer.values) for layer in cache.layers] if keep and cache is not None else []
-        return output.last_hidden_state, kept
+        layers: Any = cache.layers if keep and cache is not None else []
+        return output.last_hidden_state, [(layer.keys, layer.values) for layer in layers]
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (B, N) to embeddings (B, N, D)."""

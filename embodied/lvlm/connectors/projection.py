@@ -31,7 +31,9 @@ class MLPConnector(Connector):
     def __init__(self, features: int, width: int, layers: int = 2) -> None:
         super().__init__(features, width)
         if layers < 2:
-            raise ValueError(f"MLPConnector: layers must be at least 2, got {layers}; one layer is the linear connector")
+            raise ValueError(
+                f"MLPConnector: layers must be at least 2, got {layers}; one layer is the linear connector"
+            )
         parts: list[nn.Module] = [nn.Linear(features, width)]
         for _ in range(layers - 1):
             parts += [nn.GELU(), nn.Linear(width, width)]

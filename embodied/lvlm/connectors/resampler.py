@@ -1,7 +1,8 @@
 """A fixed number of tokens from any number of features, by learned queries that attend to them.
 
-Flamingo's perceiver resampler (Alayrac et al. 2022, arXiv 2204.14198): in each layer the queries attend to the features and to
-themselves, then pass a feed-forward net. It costs M x (N + M) attention per layer and leaves the backbone M tokens.
+Flamingo's perceiver resampler (Alayrac et al. 2022, arXiv 2204.14198): in each layer the queries attend to the
+features and to themselves, then pass a feed-forward net. It costs M x (N + M) attention per layer and leaves the
+backbone M tokens.
 """
 
 from __future__ import annotations
@@ -56,9 +57,7 @@ class _Layer(nn.Module):
         self.norm_features, self.norm_tokens, self.norm_mlp = (nn.LayerNorm(width) for _ in range(3))
         self.to_q, self.to_kv = nn.Linear(width, width, bias=False), nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, expansion * width), nn.GELU(), nn.Linear(expansion * width, width)
-        )
+        self.mlp = nn.Sequential(nn.Linear(width, expansion * width), nn.GELU(), nn.Linear(expansion * width, width))
 
     def forward(self, tokens: Tensor, features: Tensor) -> Tensor:
         queries = self.norm_tokens(tokens)

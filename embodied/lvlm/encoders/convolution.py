@@ -1,13 +1,14 @@
 """A convolutional stem: the cheapest way to a few image tokens, trained from scratch.
 
-Early convolutions in front of a transformer make it train faster and more stably than patches do (Xiao et al. 2021, arXiv
-2106.14881). Each stage halves the picture; 96 px and four stages leave 6 x 6 = 36 tokens. With the default widths
-0.5 M parameters.
+Early convolutions in front of a transformer make it train faster and more stably than patches do (Xiao et al. 2021,
+arXiv 2106.14881). Each stage halves the picture; 96 px and four stages leave 6 x 6 = 36 tokens. With the default
+widths 0.5 M parameters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ class ConvolutionalStem(ImageEncoder):
         self.dim = widths[-1]
         first = nn.Conv2d(3, widths[0], 3, 2, 1) if patch == 2 else nn.Conv2d(3, widths[0], patch, patch)
         layers: list[nn.Module] = [first]
-        for n_in, n_out in zip(widths, widths[1:], strict=False):
+        for n_in, n_out in pairwise(widths):
             layers += [nn.GroupNorm(8, n_in), nn.SiLU(), nn.Conv2d(n_in, n_out, 3, 2, 1)]
         self.stages = nn.Sequential(*layers, nn.GroupNorm(8, self.dim), nn.SiLU())
         self.position = nn.Linear(4, self.dim)
@@ -42,7 +43,9 @@ class ConvolutionalStem(ImageEncoder):
     def encode(self, pixels: Tensor) -> Tensor:
         grid = self.stages(pixels)
         features = grid.flatten(2).transpose(1, 2)
-        return features + self.position(grid_coordinates(*grid.shape[-2:], device=grid.device).to(features.dtype))
+        return features + self.position(
+            grid_coordinates(grid.shape[-2], grid.shape[-1], grid.device).to(features.dtype)
+        )
 
 
 def grid_coordinates(height: int, width: int, device: torch.device | None = None) -> Tensor:

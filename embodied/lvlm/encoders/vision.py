@@ -1,7 +1,7 @@
 """Vision transformers as transformers has them: CLIP, SigLIP, DINOv2, ViT.
 
-The classes are transformers' own, so a released checkpoint loads as it is and equals its reference to the bit. Which layer is
-read (LLaVA reads the last but one) and whether the class token stays are options.
+The classes are transformers' own, so a released checkpoint loads as it is and equals its reference to the bit. Which
+layer is read (LLaVA reads the last but one) and whether the class token stays are options.
 """
 
 from __future__ import annotations
@@ -30,12 +30,10 @@ CLASS_TOKEN = frozenset({"clip_vision_model", "dinov2", "vit"})
 class VisionTransformer(ImageEncoder):
     """A vision transformer of transformers.
 
-    Args:
-        config: its configuration, with `model_type` one of clip_vision_model, siglip_vision_model, dinov2, vit.
-        checkpoint: instead of `config`, a Hugging Face folder of such a model, or of a two-tower model whose vision tower
-            is taken.
-        layer: which hidden state to read: -1 the last (after its final norm where `norm`), -2 the last but one.
-        keep_class_token: whether the class token is part of the features, where the family has one.
+    Args: config: its configuration, with `model_type` one of clip_vision_model, siglip_vision_model, dinov2, vit.
+    checkpoint: instead of `config`, a Hugging Face folder of such a model, or of a two-tower model whose vision tower
+    is taken. layer: which hidden state to read: -1 the last (after its final norm where `norm`), -2 the last but one.
+    keep_class_token: whether the class token is part of the features, where the family has one.
 
     Raises:
         ValueError: neither or both of config and checkpoint, an unknown family, a folder without weights.
@@ -70,7 +68,10 @@ class VisionTransformer(ImageEncoder):
 
     def resolved(self, node: dict[str, Any]) -> dict[str, Any]:
         rest = {key: value for key, value in node.items() if key != "checkpoint"}
-        return {**rest, "config": plain(self.model.config.to_diff_dict()) | {"model_type": self.model.config.model_type}}
+        return {
+            **rest,
+            "config": plain(self.model.config.to_diff_dict()) | {"model_type": self.model.config.model_type},
+        }
 
 
 def plain(config: dict[str, Any]) -> dict[str, Any]:

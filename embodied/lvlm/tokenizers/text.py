@@ -1,6 +1,7 @@
 """The text tokenizer: a checkpoint's own, or one trained on the instructions of the data.
 
-A trained one is byte-level BPE, so words that no demonstration used still have a spelling. Either is saved with the agent.
+A trained one is byte-level BPE, so words that no demonstration used still have a spelling. Either is saved with the
+agent.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class TextTokenizer:
             show_progress=False,
         )
         bpe.train_from_iterator(sorted(set(texts)), trainer)
-        return cls(PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, bos_token=BOS, eos_token=EOS), **options)
+        return cls(
+            PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, bos_token=BOS, eos_token=EOS), **options
+        )
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options) -> TextTokenizer:
@@ -77,7 +80,9 @@ class TextTokenizer:
         longest = max(map(len, rows))
         if longest > self.max_tokens:
             text = prompts[max(range(len(rows)), key=lambda i: len(rows[i]))]
-            raise ValueError(f"the instruction {text[:40]!r}... has {longest} tokens; at most {self.max_tokens} are allowed")
+            raise ValueError(
+                f"the instruction {text[:40]!r}... has {longest} tokens; at most {self.max_tokens} are allowed"
+            )
         ids = torch.full((len(rows), longest), self._filler)
         mask = torch.zeros(len(rows), longest, dtype=torch.bool)
         for i, row in enumerate(rows):
