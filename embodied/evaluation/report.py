@@ -56,7 +56,7 @@ def report(info: Mapping[str, Any]) -> str:
         *map(note, warnings(info)),
         command(info["command"]) if info.get("command") else "",
         _tasks(info),
-        _videos(info["episodes"]),
+        _videos(info),
         _episodes(info["episodes"]),
         _distributions(info["episodes"]),
         _failures(info["episodes"]),
@@ -139,20 +139,22 @@ def _tasks(info: Mapping[str, Any]) -> str:
     return section("Tasks", interval_rows(rows), about)
 
 
-def _videos(episodes: Sequence[Mapping[str, Any]]) -> str:
-    filmed = [e for e in episodes if e.get("video")]
+def _videos(info: Mapping[str, Any]) -> str:
+    filmed = [e for e in info["episodes"] if e.get("video")]
     if not filmed:
         return ""
-    several = len({e["task"] for e in episodes}) > 1
-    clips = "".join(_clip(episode, several) for episode in filmed)
+    several = len(info["per_task"]) > 1
+    wide = " wide" if len((info.get("embodiment") or {}).get("cameras") or ()) > 1 else ""
+    clips = "".join(_clip(episode, several, wide) for episode in filmed)
     return section("Videos", f'<div class="clips">{clips}</div>', "Point at one to play it.")
 
 
-def _clip(episode: Mapping[str, Any], named: bool) -> str:
+def _clip(episode: Mapping[str, Any], named: bool, wide: str) -> str:
     task = f"<p>{text(episode['task'])}</p>" if named else ""
     return (
-        f'<div class="clip {_outcome(episode)}"><video src="{_url(episode["video"])}#t=0.01" muted loop playsinline '
-        f'preload="metadata"></video><p><span class="mark">{_sign(episode)}</span>'
+        f'<div class="clip {_outcome(episode)}{wide}">'
+        f'<video src="{_url(episode["video"])}#t=0.01" muted loop playsinline preload="metadata"></video>'
+        f'<p><span class="mark">{_sign(episode)}</span>'
         f"<span>seed {text(episode['seed'])}</span><span>{text(episode['length'])} steps</span></p>{task}</div>"
     )
 

@@ -21,7 +21,7 @@ CODECS: tuple[tuple[str, dict[str, str]], ...] = (
     ("libvpx-vp9", {"crf": "32", "b": "0", "deadline": "realtime", "cpu-used": "8"}),
     ("mpeg4", {"qscale": "5"}),  # written everywhere, but few browsers play it: the last resort
 )
-SIDE, STRIP, BORDER, HOLD_S = 256, 28, 4, 0.8
+SIDE, STRIP, BORDER, HOLD_S, MAX_FPS = 256, 28, 4, 0.8, 30
 BACKGROUND, TEXT, MUTED = (22, 24, 29), (236, 238, 242), (150, 156, 168)
 SUCCESS, FAILURE = (46, 160, 98), (208, 72, 72)
 
@@ -38,13 +38,14 @@ class EpisodeVideo:
 
     Args:
         path: the mp4.
-        fps: frames per second; the embodiment's rate shows it in real time.
+        fps: steps per second; the embodiment's rate shows it in real time. Every step is a frame, and no more than 30
+            are shown in a second, so that what was faster plays in slow motion.
         instruction: shown below the picture.
     """
 
     def __init__(self, path: str | Path, fps: float, instruction: str = "") -> None:
         self.path, self.instruction = Path(path), instruction
-        self._fps = max(1, round(fps))
+        self._fps = min(MAX_FPS, max(1, round(fps)))
         self._stack = ExitStack()
         self._container: Any = None
         self._stream: Any = None

@@ -41,6 +41,15 @@ def test_each_step_is_one_frame_and_shows_its_picture(tmp_path):
         assert abs(float(frame[100:150, 100:150].mean()) - level) < 6
 
 
+def test_a_fast_robot_plays_in_slow_motion_and_no_step_is_dropped(tmp_path):
+    with EpisodeVideo(tmp_path / "a.mp4", fps=200) as out:
+        for level in range(50):
+            out.add({"front": a_picture(level)})
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert container.streams.video[0].average_rate == video.MAX_FPS
+    assert len(frames(tmp_path / "a.mp4")) == 50
+
+
 def test_small_pictures_are_enlarged_without_smoothing(tmp_path):
     checks = (np.indices((32, 32)).sum(0) % 2 * 255).astype(np.uint8)[..., None].repeat(3, -1)
     with EpisodeVideo(tmp_path / "a.mp4", 10) as out:
