@@ -2,7 +2,11 @@
 
 embodied-train experiment=quickstart data.root=data/button out=runs/quickstart
 embodied-train experiment=quickstart data.root=data/button out=runs/quickstart resume=true
-accelerate launch --num_processes 2 -m embodied.cli.train experiment=quickstart data.root=data/button out=runs/two
+
+Several processes learn what one does; `accelerate launch` also starts them on several machines:
+
+torchrun --nproc_per_node 2 -m embodied.cli.train experiment=quickstart data.root=data/button out=runs/quickstart
+accelerate launch --multi_gpu --num_processes 2 -m embodied.cli.train experiment=quickstart ...
 """
 
 from __future__ import annotations
