@@ -4,7 +4,6 @@
 # make clean   remove caches             make distclean   and .venv
 #
 # PYTHON=python3.12 chooses the interpreter, EXTRAS=all,dev what to install beside the core, TASK=... the demo's task.
-# Without a GPU, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu saves gigabytes of CUDA libraries.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,7 +13,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= mujoco,dev
-TASK ?= button-press-topdown
+TASK ?= door-open
 DEMO ?= runs/quickstart
 BIN := $(VENV)/bin
 comma := ,
@@ -59,7 +58,7 @@ system:
 	  echo "apt-get could not install them. Needed: apt-get install -y $${missing[*]}" >&2
 
 demo: setup
-	$(BIN)/embodied-collect env=metaworld/$(TASK) episodes=50 seed=0 out=data/$(TASK)
+	$(BIN)/embodied-collect env=metaworld/$(TASK) episodes=50 seed=0 noise=0.4 out=data/$(TASK)
 	$(BIN)/embodied-train experiment=quickstart data.root=data/$(TASK) out=$(DEMO) resume=true
 	$(BIN)/embodied-eval policy=$(DEMO) env=metaworld/$(TASK) episodes=50 num_envs=2 seed=10000
 	@echo; echo "Open these in a browser:"; ls -1 $(DEMO)/eval/*/report.html $(DEMO)/eval/*/videos/*.mp4 | sed "s|^|  $$PWD/|"
