@@ -80,6 +80,7 @@ class Agent(nn.Module, Policy):
         )
         self.processing = Pipeline.from_config(config["processing"], state_dim, embodiment.action.dim)
         self.execution: Execution = build(config["execution"], BUILT)
+        copy.deepcopy(self.execution).push(np.zeros((self.horizon, embodiment.action.dim), np.float32))  # does it fit?
         self.rows_per_pass: int | None = 1
         self._slots: list[_Slot] = []
 
