@@ -82,17 +82,18 @@ def test_an_exception_in_the_environment_is_one_line_with_task_and_seed(point_en
 
 def test_a_free_slot_is_refilled_while_the_others_go_on(point_env):
     """Seed 3's expert never arrives; with refill the other slot meanwhile runs all other episodes."""
-    episodes = [("left", 3), *[("left", seed) for seed in (0, 1, 2, 4, 6, 7)]]
+    episodes = [("left", seed) for seed in (3, 0, 1, 2, 4)]
+    with Environments(point_env(fails=5, delay=0.002, max_steps=500), 2, expert=True) as environments:
+        for worker in environments.workers:
+            worker.call("describe")  # both are up
 
-    def order_of_ends(refill):
-        seen = []
-        rollout(
-            ExpertPolicy(), point_env(fails=5, delay=0.01), episodes, num_envs=2, refill=refill, on_episode=seen.append
-        )
-        return [record.seed for record in seen]
+        def order_of_ends(refill):
+            seen = []
+            rollout(ExpertPolicy(), environments, episodes, refill=refill, on_episode=seen.append)
+            return [record.seed for record in seen]
 
-    assert order_of_ends(refill=True)[-1] == 3
-    assert order_of_ends(refill=False)[:2] == [0, 3]
+        assert order_of_ends(refill=True) == [0, 1, 2, 4, 3]
+        assert order_of_ends(refill=False)[:2] == [0, 3]
 
 
 def test_slots_that_wait_for_the_policy_share_a_batch(point_env):
