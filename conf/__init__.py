@@ -36,7 +36,9 @@ def register_metaworld() -> None:
     for option, chosen in options.items():
         name = f"metaworld/{option}"
         node = base | {"name": name, "make": base["make"] | {"tasks": chosen}}
-        ConfigStore.instance().store(group="env/metaworld", name=option, node=node, package="env", provider="conf")
+        ConfigStore.instance().store(
+            group="env/metaworld", name=option, node=node, package="env", provider="conf/env/metaworld.yaml"
+        )
 
 
 def _folder(package: str) -> Path:

@@ -179,7 +179,8 @@ def _defined_in(name: str, overrides: Sequence[str], key: str) -> str | None:
         if loaded is None or (package and inside == key):
             continue
         if inside in set(_keys(OmegaConf.to_container(loaded.config, resolve=False))):
-            return f"{CONFIGS}/{path.removesuffix('.yaml')}.yaml"
+            made = loaded.provider.endswith(".yaml")  # an option of a family says what file it was made from
+            return loaded.provider if made else f"{CONFIGS}/{path.removesuffix('.yaml')}.yaml"
     return None
 
 
