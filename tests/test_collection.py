@@ -205,7 +205,7 @@ def test_mistakes_are_named_before_anything_is_written(point_env, tmp_path):
 
 
 def test_an_environment_that_raises_is_named_with_task_and_seed(point_env, tmp_path):
-    with pytest.raises(ValueError, match="fake/point, task (left|right), seed 1: KeyError: 'joint7'"):
+    with pytest.raises(ValueError, match=r"fake/point, task (left|right), seed 1: KeyError: 'joint7'"):
         collect(point_env(raise_at=[1, 2]), tmp_path / "d", 3)
     with pytest.raises(ValueError, match=r"fake/point, task (left|right), seed 1: .*SIGKILL, 3 times in a row"):
         collect(point_env(kill_at=[1, 2]), tmp_path / "e", 3)
