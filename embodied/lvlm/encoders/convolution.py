@@ -2,7 +2,7 @@
 
 Early convolutions in front of a transformer make it train faster and more stably than patches do (Xiao et al. 2021,
 arXiv 2106.14881). Each stage halves the picture; 96 px and four stages leave 6 x 6 = 36 tokens. With the default
-widths 0.5 M parameters.
+widths 0.2 M parameters.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ConvolutionalStem(ImageEncoder):
         ValueError: no widths, or one that 8 groups do not divide.
     """
 
-    def __init__(self, widths: Sequence[int] = (32, 64, 128, 192), patch: int = 2) -> None:
+    def __init__(self, widths: Sequence[int] = (32, 64, 96, 128), patch: int = 2) -> None:
         super().__init__(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
         if not widths or any(width % 8 for width in widths):
             raise ValueError(f"ConvolutionalStem: widths are multiples of 8, at least one, got {list(widths)}")
