@@ -96,7 +96,7 @@ def registered(folder: dict[str, Any], path: str = "") -> Iterator[tuple[str, An
     """Options that `conf` registers in code, such as one per simulator task."""
     for name, entry in folder.items():
         if isinstance(entry, ConfigNode):
-            if entry.provider == "conf":
+            if str(entry.provider).startswith("conf/"):
                 yield f"{path}{name}", OmegaConf.to_container(entry.node, resolve=False)
         elif isinstance(entry, dict):
             yield from registered(entry, f"{path}{name}/")
