@@ -49,7 +49,7 @@ from embodied.data.lerobot.staging import (
     staged_video,
 )
 from embodied.data.lerobot.video import video_info
-from embodied.files import atomic_file, read_json, write_json
+from embodied.files import atomic_file, read_json, sync, write_json
 from embodied.progress import Progress
 from embodied.spec import Embodiment
 
@@ -178,7 +178,7 @@ class _DataFiles:
     def close(self) -> None:
         if self.writer is not None:
             self.writer.close()
-            _sync(self._path())
+            sync(self._path())
             self.writer = None
 
     def _next(self) -> None:
@@ -279,7 +279,7 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-    _sync(target)
+    sync(target)
 
 
 def _number(row: dict[str, Any], kind: str) -> int:
@@ -298,11 +298,3 @@ def _remove_staging(root: Path) -> None:
 
 def _episode_folders(root: Path) -> Iterator[Path]:
     return iter(sorted((root / STAGING).glob("episode_*")))
-
-
-def _sync(file: Path) -> None:
-    handle = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
