@@ -6,6 +6,7 @@ from the simulator's one YAML. No simulator is imported for it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,17 +29,32 @@ MT10 = (
 """The ten tasks of Meta-World's MT10, in its order."""
 
 
-def register_metaworld() -> None:
-    """`env=metaworld/<task>` for each of the 50 tasks, `env=metaworld/mt10` and `env=metaworld/mt50`."""
-    tasks = list(_read(_folder("envs") / "mujoco" / "metaworld_tasks.yaml"))
-    base = _read(_folder("conf") / "env" / "metaworld.yaml")
-    options = {"mt10": list(MT10), "mt50": tasks} | {task: [task] for task in tasks}
-    for option, chosen in options.items():
-        name = f"metaworld/{option}"
-        node = base | {"name": name, "make": base["make"] | {"tasks": chosen}}
+def register_family(family: str, options: Mapping[str, Mapping[str, Any]]) -> None:
+    """`env=<family>/<option>` for each option, from the settings that all share in `conf/env/<family>.yaml`.
+
+    Args:
+        family: the simulator's name.
+        options: by option, which of the shared `make` settings it has otherwise; usually `tasks` alone.
+    """
+    file = f"env/{family}.yaml"
+    base = _read(_folder("conf") / file)
+    for option, settings in options.items():
+        unknown = set(settings) - set(base["make"])
+        assert not unknown, f"conf/{file} has no make.{min(unknown)}, which {family}/{option} sets"
+        node = base | {"name": f"{family}/{option}", "make": base["make"] | dict(settings)}
         ConfigStore.instance().store(
-            group="env/metaworld", name=option, node=node, package="env", provider="conf/env/metaworld.yaml"
+            group=f"env/{family}", name=option, node=node, package="env", provider=f"conf/{file}"
         )
+
+
+def tasks_of(file: str) -> list[str]:
+    """The tasks that a simulator's YAML lists, in its order: `mujoco/metaworld_tasks.yaml`, in `envs`."""
+    return list(_read(_folder("envs") / file))
+
+
+def one_each(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """An option per task, named like it."""
+    return {task: {"tasks": [task]} for task in tasks}
 
 
 def _folder(package: str) -> Path:
@@ -53,4 +69,5 @@ def _read(file: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-register_metaworld()
+METAWORLD = tasks_of("mujoco/metaworld_tasks.yaml")
+register_family("metaworld", {"mt10": {"tasks": list(MT10)}, "mt50": {"tasks": METAWORLD}} | one_each(METAWORLD))
