@@ -28,8 +28,8 @@ IMAGES, DEPTH, STATE = "observation.images.", "observation.depth.", "observation
 ENVIRONMENT_STATE, POSE, TASK, ACTION = "observation.environment_state", "observation.pose", "task", "action"
 
 Kind = Literal["continuous", "categorical", "text", "gui"]
-Control = Literal["absolute", "delta", "velocity", "none"]
-Space = Literal["cartesian", "joint", "base", "screen", "none"]
+Control = Literal["absolute", "delta", "velocity", "force", "none"]
+Space = Literal["cartesian", "joint", "base", "base_and_joint", "screen", "none"]
 Rotation = Literal[
     "none", "euler_xyz", "axis_angle", "quaternion_xyzw", "quaternion_wxyz", "rot6d_rows", "rot6d_columns"
 ]
@@ -92,8 +92,8 @@ class ActionSpec:
     Attributes:
         names, units, low, high: one entry per dimension; bounds in those units.
         kind: continuous numbers, an index into `names`, text, or a GUI command.
-        control: whether a continuous action is a target, a change, or a rate.
-        space: what moves: the end effector, joints, a mobile base, a pointer.
+        control: whether a continuous action is a target, a change, a rate, or a force.
+        space: what moves: the end effector, joints, a mobile base, a base (first) and joints, a pointer.
         rotation, frame: how rotations are written, and where Cartesian numbers live.
         gripper: the index of the open/close dimension; None where the body has none.
         gripper_closed: the sign (+1 or -1) that closes it.
@@ -129,6 +129,11 @@ class ActionSpec:
     @property
     def dim(self) -> int:
         return len(self.names)
+
+    @property
+    def width(self) -> int:
+        """How many numbers one action is: one per name, but a categorical action is the index of one of its names."""
+        return 1 if self.kind == "categorical" else self.dim
 
 
 @dataclass(frozen=True)
