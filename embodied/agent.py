@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,8 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import embodied
-from embodied.building import build, nearest
-from embodied.contracts import ActionHead, Execution, Generators, Observation, Policy
+from embodied.building import build, find_class, nearest
+from embodied.contracts import ActionHead, Execution, Generators, Memory, Observation, Policy, SequentialHead
 from embodied.files import read_json, write_json
 from embodied.lvlm.model import LVLM
 from embodied.lvlm.tokenizers.text import TextTokenizer
@@ -45,13 +46,15 @@ class _Slot:
     execution: Execution
     generator: torch.Generator
     history: deque[Observation] = field(default_factory=deque)
+    memory: Memory | None = None  # a sequential head's, one row
 
 
 class Agent(nn.Module, Policy):
     """A policy that can be trained, saved and rolled out.
 
     Args:
-        config: `model`, `head`, `processing`, `execution` nodes and `chunk: {history, horizon}`.
+        config: `model`, `head`, `processing`, `execution` nodes and `chunk: {history, horizon, every_step}`; with
+            `every_step`, each history step's readout learns its own chunk, not the latest alone (Octo).
         embodiment: the body, with exactly the cameras the agent looks through.
         tokenizer: for the instruction.
 
@@ -68,28 +71,78 @@ class Agent(nn.Module, Policy):
                 raise ValueError(f"an agent's config needs '{key}'; it has {', '.join(config)}")
         self.config, self.embodiment = dict(config), embodiment
         self.history, self.horizon = int(config["chunk"]["history"]), int(config["chunk"]["horizon"])
+        self.every_step = bool(config["chunk"].get("every_step", False))
         state_dim = embodiment.state.dim if embodiment.state else 0
         self.model = LVLM.from_config(config["model"], tokenizer, embodiment.camera_names, state_dim, self.history)
-        self.head: ActionHead = build(
-            config["head"],
+        self.head = self._build_head(config["head"], tokenizer)
+        quantities = 0 if embodiment.action.kind == "categorical" else embodiment.action.dim  # an index has no scale
+        self.processing = Pipeline.from_config(config["processing"], state_dim, quantities)
+        self.execution: Execution = build(config["execution"], BUILT)
+        self._check_steps()
+        self._check_execution()
+        self.rows_per_pass: int | None = 1
+        self._slots: list[_Slot] = []
+
+    def _build_head(self, node: Mapping[str, Any], tokenizer: TextTokenizer) -> ActionHead:
+        """The head, given what it asks for; one that cannot make this body's kind of action is refused."""
+        action = self.embodiment.action
+        cls: Any = find_class(str(node.get("_target_", "")))
+        if issubclass(cls, ActionHead) and action.kind not in cls.kinds:
+            makes = " or ".join(cls.kinds)
+            raise ValueError(
+                f"{cls.__name__} makes {makes} actions, but those of {self.embodiment.name} are {action.kind}: "
+                f"choose a head for {action.kind} actions"
+            )
+        asked = inspect.signature(cls).parameters
+        offered = {"action": action, "tokenizer": tokenizer}
+        return build(
+            node,
             BUILT,
             width=self.model.width,
             horizon=self.horizon,
-            action_dim=embodiment.action.dim,
+            action_dim=action.width,
             readout_tokens=self.model.readout_tokens,
+            **{name: value for name, value in offered.items() if name in asked and name not in node},
         )
-        self.processing = Pipeline.from_config(config["processing"], state_dim, embodiment.action.dim)
-        self.execution: Execution = build(config["execution"], BUILT)
-        copy.deepcopy(self.execution).push(np.zeros((self.horizon, embodiment.action.dim), np.float32))  # does it fit?
-        self.rows_per_pass: int | None = 1
-        self._slots: list[_Slot] = []
+
+    def _check_steps(self) -> None:
+        """The model has the readouts that learning from every step, and the head, ask for."""
+        attention, head = self.model.attention, type(self.head).__name__
+        if self.every_step and attention not in ("stepwise", "framewise"):
+            raise ValueError(
+                f"chunk.every_step needs a readout of every step, which model.attention={attention} has not: "
+                "choose stepwise or framewise"
+            )
+        if self.head.reads_prefix and (self.every_step or attention == "framewise"):
+            asked = "chunk.every_step" if self.every_step else "model.attention=framewise"
+            raise ValueError(
+                f"{head} reads the observation's prefix, and with {asked} a step has none of its own: "
+                "choose a head that reads readout tokens alone, or leave that out"
+            )
+
+    def _check_execution(self) -> None:
+        """Chunks fit their execution, and indices of actions come out of it as indices."""
+        execution, action = copy.deepcopy(self.execution), self.embodiment.action
+        execution.push(np.zeros((self.horizon, action.width), np.float32))
+        if action.kind == "categorical" and self.horizon > 1:
+            execution.next()
+            if execution.wants_chunk():
+                execution.push(np.ones((self.horizon, action.width), np.float32))
+            if not np.isin(execution.next(), (0, 1)).all():
+                name = type(execution).__name__
+                raise ValueError(f"{name} averages chunks, but the actions of {self.embodiment.name} are categorical")
 
     # training
 
     def loss(self, batch: Mapping[str, Any], generators: Generators | None = None) -> dict[str, Tensor]:
         """Loss of a raw batch (`embodied.processing.base`), a mean over the action entries that are no padding."""
         batch = self.processing(self._to_device(batch), generators)
-        return self.head.loss(self.model(batch), batch[ACTION], ~batch["action_is_pad"], generators)
+        readout, actions, mask = self.model(batch), batch[ACTION], ~batch["action_is_pad"]
+        if self.every_step and not isinstance(self.head, SequentialHead):  # steps become rows, each with its chunk
+            frames = actions.shape[1]
+            readout, actions, mask = readout.each_step(), actions.flatten(0, 1), mask.flatten(0, 1)
+            generators = None if generators is None else [g for g in generators for _ in range(frames)]
+        return self.head.loss(readout, actions, mask, generators)
 
     @torch.no_grad()
     def predict(self, batch: Mapping[str, Any], generators: Generators | None = None) -> Tensor:
@@ -98,6 +151,21 @@ class Agent(nn.Module, Policy):
         chunk = self.head.sample(self.model(self.processing(batch)), generators)
         return self.processing.inverse(chunk.float(), batch)
 
+    @torch.no_grad()
+    def predict_next(
+        self, batch: Mapping[str, Any], memory: Memory, generators: Generators | None = None
+    ) -> tuple[Tensor, Memory]:
+        """As `predict` for one more frame (T = 1) of episodes that a sequential head remembers; `carries` agents only."""
+        assert isinstance(self.head, SequentialHead)
+        batch = self._to_device(batch)
+        chunk, memory = self.head.sample_next(self.model(self.processing(batch)), memory, generators)
+        return self.processing.inverse(chunk.float(), batch), memory
+
+    @property
+    def carries(self) -> bool:
+        """Whether a rollout reads each frame once and carries the head's memory, instead of a history of frames."""
+        return isinstance(self.head, SequentialHead) and self.model.attention == "framewise"
+
     # rollouts
 
     def reset(self, slots: int) -> None:
@@ -105,10 +173,11 @@ class Agent(nn.Module, Policy):
         self._slots = [_Slot(copy.deepcopy(self.execution), torch.Generator()) for _ in range(slots)]
 
     def start(self, slot: int, seed: int, task: str) -> None:
-        memory = self._slots[slot]
-        memory.execution.reset()
-        memory.history.clear()
-        memory.generator.manual_seed(_hash(seed, task))
+        mine = self._slots[slot]
+        mine.execution.reset()
+        mine.history.clear()
+        mine.memory = self.head.begin(1) if isinstance(self.head, SequentialHead) and self.carries else None
+        mine.generator.manual_seed(_hash(seed, task))
 
     def act(self, observations: Observation, slots: Sequence[int]) -> np.ndarray:
         """One action (len(slots), A) per slot; see `Policy.act`.
@@ -116,35 +185,45 @@ class Agent(nn.Module, Policy):
         Chunks are predicted `rows_per_pass` rows at a time, the last pass filled up with copies. Matrix products of
         different sizes round differently, so a fixed size makes a row's result independent of who shares its batch;
         1 (the default) holds on every device, None takes all rows in one pass and gives that up for speed.
+        A head's memory takes in every frame, also those whose chunk the execution has no use for.
         """
         asking = []
+        frames = 1 if self.carries else self.history
         for row, slot in enumerate(slots):
-            memory = self._slots[slot]
+            mine = self._slots[slot]
             single = {key: value[row] for key, value in observations.items()}
-            memory.history.append(single)
-            while len(memory.history) > self.history:
-                memory.history.popleft()
-            if memory.execution.wants_chunk():
-                asking.append(memory)
+            mine.history.append(single)
+            while len(mine.history) > frames:
+                mine.history.popleft()
+            if self.carries or mine.execution.wants_chunk():
+                asking.append(mine)
         size = self.rows_per_pass or max(len(asking), 1)
         for start in range(0, len(asking), size):
             some = asking[start : start + size]
             filled = some + [some[-1]] * (size - len(some))
             generators = [m.generator for m in some] + [torch.Generator() for _ in filled[len(some) :]]
-            chunks = self.predict(self._batch([m.history for m in filled]), generators).cpu().numpy()
-            for memory, chunk in zip(some, chunks, strict=False):
-                memory.execution.push(chunk)
+            batch = self._batch([m.history for m in filled], frames)
+            if self.carries:
+                memories = tuple(torch.cat(parts) for parts in zip(*(m.memory or () for m in filled), strict=True))
+                predicted, memories = self.predict_next(batch, memories, generators)
+                for row, mine in enumerate(some):
+                    mine.memory = tuple(part[row : row + 1] for part in memories)
+            else:
+                predicted = self.predict(batch, generators)
+            for mine, chunk in zip(some, predicted.cpu().numpy(), strict=False):
+                if mine.execution.wants_chunk():
+                    mine.execution.push(chunk)
         return np.stack([self._slots[slot].execution.next() for slot in slots]).astype(np.float32)
 
-    def _batch(self, histories: Sequence[Sequence[Observation]]) -> dict[str, Any]:
-        """Histories, each shorter than T at an episode's start, as one raw batch."""
-        padded = [[h[0]] * (self.history - len(h)) + list(h) for h in histories]
+    def _batch(self, histories: Sequence[Sequence[Observation]], frames: int) -> dict[str, Any]:
+        """Histories, each shorter than `frames` at an episode's start, as one raw batch."""
+        padded = [[h[0]] * (frames - len(h)) + list(h) for h in histories]
         keys = [IMAGES + name for name in self.embodiment.camera_names] + ([STATE] if self.embodiment.state else [])
         batch: dict[str, Any] = {
             key: torch.from_numpy(np.stack([np.stack([o[key] for o in history]) for history in padded])) for key in keys
         }
         batch[TASK] = [history[-1][TASK] for history in padded]
-        missing = [[i < self.history - len(h) for i in range(self.history)] for h in histories]
+        missing = [[i < frames - len(h) for i in range(frames)] for h in histories]
         batch["observation_is_pad"] = torch.tensor(missing)
         return batch
 
@@ -216,10 +295,15 @@ def create_agent(
     if checkpoint:
         tokenizer = TextTokenizer.from_pretrained(checkpoint, **text)
     else:
-        tokenizer = TextTokenizer.train(instructions, vocabulary, **text)
+        node = config.get("head") or {}
+        head: Any = find_class(str(node["_target_"])) if "_target_" in node else None
+        phrases = head.phrases(embodiment.action, node) if head and issubclass(head, ActionHead) else ()
+        tokenizer = TextTokenizer.train([*instructions, *phrases], vocabulary, **text)
     parts = {key: config[key] for key in ("model", "head", "processing", "execution", "chunk") if key in config}
     agent = Agent(parts, embodiment, tokenizer)
     agent.processing.fit(columns, episode_ends, agent.horizon)
+    if type(agent.head).fit is not ActionHead.fit:
+        agent.head.fit(*agent.processing.chunks(columns, episode_ends, agent.horizon))
     return agent
 
 

@@ -7,18 +7,19 @@ R readout tokens, L sequence length, D model width, H action horizon, A action d
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from embodied.interaction import Environment, Execution, Expert, Observation, Policy, stack
+from embodied.spec import ActionSpec, Kind
 
 __all__ = [
-    "ActionHead", "Environment", "Execution", "Expert", "Generators", "Observation", "Policy", "Prefix", "Readout",
-    "draw_integers", "draw_normal", "masked_mean", "stack",
+    "ActionHead", "Environment", "Execution", "Expert", "Generators", "Memory", "Observation", "Policy", "Prefix",
+    "Readout", "SequentialHead", "draw_integers", "draw_normal", "draw_uniform", "masked_mean", "stack",
 ]  # fmt: skip
 
 Generators = Sequence[torch.Generator]
@@ -31,10 +32,12 @@ class Prefix(Protocol):
     Attributes:
         keys, values: per layer (B, heads, L, head width): what a flow expert attends layer by layer.
         present: (B, L), bool; False on padding.
+        hidden: (B, L, D): the last layer's hidden states, for who attends the observation once.
         vocabulary: how many token ids the language model has; its last 256 are free for action tokens.
     """
 
     present: Tensor
+    hidden: Tensor
 
     @property
     def keys(self) -> Sequence[Tensor]: ...
@@ -48,11 +51,11 @@ class Prefix(Protocol):
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (B, N) to embeddings (B, N, D)."""
 
-    def extend(self, embeddings: Tensor) -> tuple[Tensor, Prefix]:
+    def extend(self, embeddings: Tensor, causal: bool = True) -> tuple[Tensor, Prefix]:
         """Read on from here: embeddings (B, N, D) to hidden states (B, N, D) and the longer prefix.
 
-        The new tokens are causal among themselves and see everything present. `self` is left as it was, and gradients
-        flow into it.
+        The new tokens see everything present, and of each other those before them; all of them with `causal=False`.
+        `self` is left as it was, and gradients flow into it.
         """
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -76,15 +79,27 @@ class Readout:
     @property
     def last(self) -> Tensor:
         """Readout tokens of the latest real step of each sample, (B, R, D)."""
+        return self.latest(self.tokens)
+
+    def latest(self, values: Tensor) -> Tensor:
+        """Of `values` (B, T, ...), those of the latest real step of each sample, (B, ...)."""
         order = torch.arange(self.steps.shape[1], device=self.steps.device)
         latest = torch.where(self.steps, order, -1).amax(dim=1)
-        return self.tokens[torch.arange(len(latest), device=latest.device), latest]
+        return values[torch.arange(len(latest), device=latest.device), latest]
+
+    def each_step(self) -> Readout:
+        """Every step as a row of its own, sample by sample: tokens (B x T, 1, R, D), without a prefix."""
+        return Readout(self.tokens.flatten(0, 1).unsqueeze(1), self.steps.flatten().unsqueeze(1))
 
 
 class ActionHead(nn.Module, ABC):
     """Turns a readout into a chunk of actions, and a demonstrated chunk into a loss.
 
-    Actions are what `processing` made of the embodiment's units: normalised, (B, H, A), float32.
+    Actions are what `processing` made of the embodiment's units: normalised, (B, H, A), float32. A categorical action
+    is one number, A = 1, the index of its name, which processing leaves alone.
+
+    A head whose constructor takes `action` (an `ActionSpec`) or `tokenizer` (the language model's `TextTokenizer`) is
+    given it by the agent.
 
     Args:
         width: size D of a readout token.
@@ -92,9 +107,16 @@ class ActionHead(nn.Module, ABC):
         action_dim: A, how many numbers one step has.
         readout_tokens: R, how many readout tokens one step has.
 
+    Attributes:
+        kinds: the kinds of action (`ActionSpec.kind`) that it can make; an agent for another one is refused.
+        reads_prefix: whether it needs `Readout.prefix`, which not every way of reading a history offers.
+
     Raises:
         ValueError: a size is not positive.
     """
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("continuous",)
+    reads_prefix: bool = False
 
     def __init__(self, width: int, horizon: int, action_dim: int, readout_tokens: int = 1) -> None:
         super().__init__()
@@ -103,6 +125,27 @@ class ActionHead(nn.Module, ABC):
             if size < 1:
                 raise ValueError(f"{type(self).__name__}: {name} must be at least 1, got {size}")
         self.width, self.horizon, self.action_dim, self.readout_tokens = width, horizon, action_dim, readout_tokens
+
+    @classmethod
+    def phrases(cls, action: ActionSpec, node: Mapping[str, Any]) -> Sequence[str]:
+        """Texts that a head with the config `node` will speak: a tokenizer trained for the agent learns to spell them.
+
+        Asked before any part is built.
+        """
+        return ()
+
+    def fit(self, chunks: Tensor, mask: Tensor) -> None:
+        """Learn what is not learned by gradient, once, before training; most heads have no such thing.
+
+        What is learned belongs into buffers, so that it is saved with the weights.
+
+        Args:
+            chunks: every chunk of the training data as processing made it, (N, H, A).
+            mask: (N, H), bool; False where the episode had already ended.
+
+        Raises:
+            ValueError: the data is nothing this head can learn from.
+        """
 
     @abstractmethod
     def loss(
@@ -128,8 +171,31 @@ class ActionHead(nn.Module, ABC):
         """A chunk to execute, (B, H, A). Heads without randomness ignore the generators."""
 
 
+Memory = tuple[Tensor, ...]
+"""What a sequential head remembers of the steps it has read: tensors (B, ...), a row each."""
+
+
+class SequentialHead(ActionHead):
+    """A head that reads the history step by step (an RNN, a causal transformer) and has a chunk to say at each.
+
+    `loss` also takes the chunk of every step, actions (B, T, H, A) and mask (B, T, H). `sample` reads all steps of a
+    readout from an empty memory and gives the latest step's chunk; `sample_next` gives the same from one more step and
+    the memory of those before, so that a rollout reads each frame once.
+    """
+
+    @abstractmethod
+    def begin(self, rows: int) -> Memory:
+        """The memory of `rows` episodes that have not begun, on the device of the head."""
+
+    @abstractmethod
+    def sample_next(
+        self, readout: Readout, memory: Memory, generators: Generators | None = None
+    ) -> tuple[Tensor, Memory]:
+        """One more step, a readout with T = 1: its chunk (B, H, A), and the memory that now includes it."""
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` (B, H, A) over the steps that `mask` (B, H) keeps; 0 where it keeps none."""
+    """Mean of `values` (..., H, A) over the steps that `mask` (..., H) keeps; 0 where it keeps none."""
     weight = mask.unsqueeze(-1).to(values.dtype)
     kept = torch.where(mask.unsqueeze(-1), values, torch.zeros_like(values))
     return kept.sum() / (weight.sum() * values.shape[-1]).clamp(min=1)
@@ -144,6 +210,13 @@ def draw_normal(shape: Sequence[int], like: Tensor, generators: Generators | Non
         return torch.randn(*shape, device=like.device)
     rows = [torch.randn(*shape[1:], generator=generator) for generator in generators]
     return torch.stack(rows).to(like.device)
+
+
+def draw_uniform(shape: Sequence[int], like: Tensor, generators: Generators | None) -> Tensor:
+    """Uniform noise in [0, 1) of `shape` (B, ...); otherwise as `draw_normal`."""
+    if generators is None:
+        return torch.rand(*shape, device=like.device)
+    return torch.stack([torch.rand(*shape[1:], generator=generator) for generator in generators]).to(like.device)
 
 
 def draw_integers(high: int, like: Tensor, generators: Generators | None) -> Tensor:

@@ -109,7 +109,7 @@ class Normalize(Transform):
         return batch | {self.key: (batch[self.key] - offset) / scale}
 
     def inverse(self, actions: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        if self.key != ACTION or self.mode == "identity":
+        if self.key != ACTION or self.dim == 0 or self.mode == "identity":
             return actions
         offset, scale = self._affine()
         raw = actions * scale + offset

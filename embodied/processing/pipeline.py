@@ -100,10 +100,7 @@ class Pipeline(nn.Module):
         """
         ends = np.asarray(episode_ends, dtype=np.int64)
         _check(columns, ends)
-        frames = int(ends[-1])
-        batch: Batch = {k: torch.from_numpy(np.array(v, dtype=np.float32)).unsqueeze(1) for k, v in columns.items()}
-        for key in ("observation_is_pad", "action_is_pad"):
-            batch[key] = torch.zeros(frames, 1, dtype=torch.bool)
+        batch = _frames(columns)
         training = self.training
         self.eval()
         try:
@@ -115,8 +112,33 @@ class Pipeline(nn.Module):
         finally:
             self.train(training)
 
+    @torch.no_grad()
+    def chunks(
+        self, columns: Mapping[str, np.ndarray], episode_ends: np.ndarray, horizon: int
+    ) -> tuple[Tensor, Tensor]:
+        """Every chunk of a dataset as a head will see it, without augmentation; the arguments are those of `fit`.
+
+        Returns:
+            Actions (N, H, A), and which of their steps exist, (N, H), bool.
+        """
+        batch = _frames(columns)
+        batch |= _windows(batch[ACTION].squeeze(1), np.asarray(episode_ends, dtype=np.int64), horizon)
+        training = self.training
+        self.eval()
+        try:
+            return self(batch)[ACTION], ~batch["action_is_pad"]
+        finally:
+            self.train(training)
+
     def _transforms(self) -> list[Transform]:
         return list(self.steps.values())  # type: ignore[arg-type]
+
+
+def _frames(columns: Mapping[str, np.ndarray]) -> Batch:
+    """Every frame as a row with T = H = 1."""
+    batch: Batch = {k: torch.from_numpy(np.array(v, dtype=np.float32)).unsqueeze(1) for k, v in columns.items()}
+    rows = len(next(iter(batch.values())))
+    return batch | {key: torch.zeros(rows, 1, dtype=torch.bool) for key in ("observation_is_pad", "action_is_pad")}
 
 
 def _windows(actions: Tensor, ends: np.ndarray, horizon: int) -> Batch:

@@ -49,14 +49,15 @@ class TinyPrefix:
     def logits(self, hidden):
         return self.model.speak(hidden)
 
-    def extend(self, embeddings):
+    def extend(self, embeddings, causal=True):
         (past,) = self.present.shape[1:]
         new = embeddings.shape[1]
         x = embeddings + self.model.places(torch.arange(past, past + new))
         keys = torch.cat([self.keys[0], self.model.key(x)], dim=1)
         values = torch.cat([self.values[0], self.model.value(x)], dim=1)
         scores = self.model.query(x) @ keys.mT / math.sqrt(x.shape[-1])
-        sees = torch.ones(new, past + new, dtype=torch.bool).tril(past)
+        sees = torch.ones(new, past + new, dtype=torch.bool)
+        sees = sees.tril(past) if causal else sees
         x = x + scores.masked_fill(~sees, -torch.inf).softmax(-1) @ values
         present = torch.ones(len(x), past + new, dtype=torch.bool)
         return x + self.model.think(x), TinyPrefix(self.model, [keys], [values], present)
