@@ -94,7 +94,13 @@ class Agent(nn.Module, Policy):
                 f"choose a head for {action.kind} actions"
             )
         asked = inspect.signature(cls).parameters
-        offered = {"action": action, "tokenizer": tokenizer}
+        state = self.embodiment.state
+        offered = {
+            "action": action,
+            "tokenizer": tokenizer,
+            "layers": self.model.backbone.layers,
+            "state_dim": state.dim if state else 0,
+        }
         return build(
             node,
             BUILT,

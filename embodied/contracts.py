@@ -70,11 +70,13 @@ class Readout:
         tokens: hidden states at the readout positions, (B, T, R, D), float.
         steps: which history steps exist, (B, T), bool; the rest is padding.
         prefix: the sequence before the readout, to decode on from (token heads) or attend to (experts).
+        state: the robot's state at the latest step as processing made it, (B, S), for heads that read it themselves.
     """
 
     tokens: Tensor
     steps: Tensor
     prefix: Prefix | None = None
+    state: Tensor | None = None
 
     @property
     def last(self) -> Tensor:
@@ -98,8 +100,9 @@ class ActionHead(nn.Module, ABC):
     Actions are what `processing` made of the embodiment's units: normalised, (B, H, A), float32. A categorical action
     is one number, A = 1, the index of its name, which processing leaves alone.
 
-    A head whose constructor takes `action` (an `ActionSpec`) or `tokenizer` (the language model's `TextTokenizer`) is
-    given it by the agent.
+    A head whose constructor takes `action` (an `ActionSpec`), `tokenizer` (the language model's `TextTokenizer`), `layers`
+    (the language model's transformers configuration, with `model_type` and `head_dim`) or `state_dim` (S, 0 without a
+    state) is given it by the agent.
 
     Args:
         width: size D of a readout token.

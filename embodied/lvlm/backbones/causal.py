@@ -86,6 +86,13 @@ class CausalBackbone(nn.Module):
         """(B, N, D) to (B, N, vocabulary)."""
         return self.model.get_output_embeddings()(hidden)
 
+    @property
+    def layers(self) -> dict[str, Any]:
+        """What a transformer that attends this one layer by layer has to know: its configuration, head width included."""
+        config = self.model.config
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return plain(config.to_diff_dict()) | {"model_type": config.model_type, "head_dim": head_dim}
+
     def resolved(self, node: dict[str, Any]) -> dict[str, Any]:
         """The config node that rebuilds this backbone's shape from an agent's folder alone."""
         rest = {key: value for key, value in node.items() if key != "checkpoint"}
