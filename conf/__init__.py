@@ -71,3 +71,5 @@ def _read(file: Path) -> dict[str, Any]:
 
 METAWORLD = tasks_of("mujoco/metaworld_tasks.yaml")
 register_family("metaworld", {"mt10": {"tasks": list(MT10)}, "mt50": {"tasks": METAWORLD}} | one_each(METAWORLD))
+register_family("fetch", one_each(["reach", "push", "pick-place", "slide"]))
+register_family("maze", one_each(["umaze", "open", "medium", "large"]))
