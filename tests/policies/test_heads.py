@@ -18,6 +18,8 @@ HEADS = {
     "mlp with gripper": lambda: MLPHead(WIDTH, HORIZON, ACTIONS, 2, hidden=[64], gripper=1, gripper_weight=0.5),
     "mlp, pooled": lambda: MLPHead(WIDTH, HORIZON, ACTIONS, 2, hidden=[64], pooling="mean", distance="smooth_l1"),
     "token": lambda: TokenHead(WIDTH, HORIZON, ACTIONS, 2),
+    "token, parallel": lambda: TokenHead(WIDTH, HORIZON, ACTIONS, 2, decoding="parallel"),
+    "token, rt1": lambda: TokenHead(WIDTH, HORIZON, ACTIONS, 2, binning="rt1", temperature=1.0),
     "token, drawn": lambda: TokenHead(WIDTH, HORIZON, ACTIONS, 2, temperature=1.0, pooling="mean"),
     "diffusion": lambda: DiffusionHead(WIDTH, HORIZON, ACTIONS, 2, hidden=64, draws=2),
     "diffusion, ddpm": lambda: DiffusionHead(
@@ -54,6 +56,7 @@ def train(head, language_model, observe, target, steps, rate, batch=32):
         ("mlp", 200, 1e-2, 0.03),
         ("mlp, pooled", 200, 1e-2, 0.03),
         ("token", 300, 1e-2, 0.01),
+        ("token, parallel", 300, 1e-2, 0.02),
         ("diffusion", 500, 3e-3, 0.1),
     ],
 )
@@ -128,7 +131,7 @@ def test_same_seed_same_chunk(head, observe):
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("name", ["token, drawn", "diffusion", "diffusion, ddpm"])
+@pytest.mark.parametrize("name", ["token, drawn", "token, rt1", "diffusion", "diffusion, ddpm"])
 def test_another_seed_another_chunk(name, observe):
     head = HEADS[name]()
     first, second = (head.sample(observe(), generators(*range(start, start + 8))) for start in (0, 100))
@@ -193,7 +196,7 @@ def test_every_weight_gets_a_gradient(head, observe):
         ("mlp.MLPHead", {"gripper": 3}, "dimensions 0 to 2"),
         ("mlp.MLPHead", {"distance": "l3"}, "one of l1, l2, smooth_l1"),
         ("mlp.MLPHead", {"poolin": "mean"}, "did you mean 'pooling'"),
-        ("mlp.MLPHead", {"pooling": "max"}, "one of mean, flatten"),
+        ("mlp.MLPHead", {"pooling": "sum"}, "one of mean, max, flatten"),
         ("token.TokenHead", {"bins": 300}, "2 to 256"),
         ("token.TokenHead", {"temperature": -1}, "not be negative"),
         ("diffusion.DiffusionHead", {"sampler": "dpm"}, "one of ddpm, ddim"),
