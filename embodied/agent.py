@@ -161,7 +161,7 @@ class Agent(nn.Module, Policy):
     def predict_next(
         self, batch: Mapping[str, Any], memory: Memory, generators: Generators | None = None
     ) -> tuple[Tensor, Memory]:
-        """As `predict` for one more frame (T = 1) of episodes that a sequential head remembers; `carries` agents only."""
+        """As `predict` for one more frame (T = 1) of episodes that the head remembers; for an agent that `carries`."""
         assert isinstance(self.head, SequentialHead)
         batch = self._to_device(batch)
         chunk, memory = self.head.sample_next(self.model(self.processing(batch)), memory, generators)

@@ -143,7 +143,7 @@ def _windows(
         processes=data["processes"],
         stream=sys.stderr if main else None,
     )
-    sizes = {"history": chunk["history"], "horizon": chunk["horizon"]}
+    sizes = {key: chunk[key] for key in ("history", "horizon", "every_step")}
     training = Windows(cache, episodes=sorted(order[held:].tolist()), **sizes)
     return training, Windows(cache, episodes=sorted(order[:held].tolist()), **sizes) if held else None
 

@@ -17,7 +17,8 @@ class Windows:
     """One window per frame t: images and states of t - T + 1 ... t, actions of t ... t + H - 1, inside t's episode.
 
     Before an episode's first frame that frame is repeated, after its last the last action; `observation_is_pad` and
-    `action_is_pad` mark those.
+    `action_is_pad` mark those. With `every_step`, each of the T frames comes with its own chunk: actions (T, H, A) and
+    `action_is_pad` (T, H), which is True for all of a frame that does not exist.
 
     Args:
         cache: the decoded dataset.
@@ -28,6 +29,7 @@ class Windows:
         observations: further columns to see beside the images; `observation.state` where the dataset has one, unless
             given.
         resident: bytes of images, per camera, that may be in this process's memory.
+        every_step: whether a window holds the chunk of each of its frames, not of the latest alone.
 
     Attributes:
         columns: actions and the observed columns of the chosen episodes, (N, dims) float32: to take statistics of.
@@ -49,6 +51,7 @@ class Windows:
         episodes: Sequence[int] | None = None,
         observations: Sequence[str] | None = None,
         resident: int = 128 * 2**20,
+        every_step: bool = False,
     ) -> None:
         dataset = cache.dataset
         for name, size in {"history": history, "horizon": horizon}.items():
@@ -60,6 +63,7 @@ class Windows:
                 raise ValueError(f"camera '{camera}' is not among the cached ones: {', '.join(cache.cameras)}")
         chosen = _episodes(episodes, len(dataset), str(dataset.root))
         self.cache, self.history, self.horizon, self.episodes = cache, history, horizon, chosen
+        self.every_step = every_step
         self.tasks, self.fps, self.cameras = list(dataset.tasks), dataset.fps, cameras
         starts = np.concatenate([[0], cache.episode_ends])[:-1][chosen]
         lengths = cache.episode_ends[chosen] - starts
@@ -100,13 +104,12 @@ class Windows:
         """
         at = self._checked(indices)
         past, before = self._past(at)
-        future = at[:, None] + np.arange(self.horizon)
-        last = self._last[at][:, None]
+        future, ended = self._future(at, past, before)
         batch: dict[str, Any] = self._images(past)
         batch |= {key: self._tensors[key][torch.from_numpy(past)] for key in self.observations}
         batch["observation_is_pad"] = torch.from_numpy(before)
-        batch[ACTION] = self._tensors[ACTION][torch.from_numpy(np.minimum(future, last))]
-        batch["action_is_pad"] = torch.from_numpy(future > last)
+        batch[ACTION] = self._tensors[ACTION][torch.from_numpy(future)]
+        batch["action_is_pad"] = torch.from_numpy(ended)
         batch[TASK] = [self.tasks[i] for i in self._task[at]]
         return batch
 
@@ -114,7 +117,7 @@ class Windows:
         """One window, without the batch axis. Where it needs no padding, images and numbers are views, not copies."""
         at = self._checked([index])
         past, before = self._past(at)
-        first, last = int(past[0, 0]), int(self._last[index])
+        first = int(past[0, 0])
         if before.any():
             item = self._images(past[0])
             item |= {key: self._tensors[key][torch.from_numpy(past[0])] for key in self.observations}
@@ -125,12 +128,12 @@ class Windows:
                 for camera, frames in self._frames.items()
             }
             item |= {key: self._tensors[key][first : index + 1] for key in self.observations}
-        future = np.arange(index, index + self.horizon)
+        future, ended = self._future(at, past, before)
         item["observation_is_pad"] = torch.from_numpy(before[0])
-        inside = torch.from_numpy(np.minimum(future, last))
+        whole = not self.every_step and not ended.any()
         actions = self._tensors[ACTION]
-        item[ACTION] = actions[index : index + self.horizon] if future[-1] <= last else actions[inside]
-        item["action_is_pad"] = torch.from_numpy(future > last)
+        item[ACTION] = actions[index : index + self.horizon] if whole else actions[torch.from_numpy(future[0])]
+        item["action_is_pad"] = torch.from_numpy(ended[0])
         item[TASK] = self.tasks[self._task[index]]
         return item
 
@@ -142,6 +145,13 @@ class Windows:
         past = at[:, None] + np.arange(1 - self.history, 1)
         first = self._first[at][:, None]
         return np.maximum(past, first), past < first
+
+    def _future(self, at: np.ndarray, past: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the chunks' actions and which of them are padding: (B, H), or (B, T, H) with `every_step`."""
+        start, missing = (past, before) if self.every_step else (at, np.zeros(len(at), bool))
+        future = start[..., None] + np.arange(self.horizon)
+        last = self._last[at].reshape(-1, *(1,) * (future.ndim - 1))
+        return np.minimum(future, last), (future > last) | missing[..., None]
 
     def _checked(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         at = np.asarray(indices, np.int64)

@@ -29,8 +29,8 @@ SEGMENTS = ("task", "images", "state")
 class Prefix:
     """The observation as keys and values of the backbone (`embodied.contracts.Prefix`)."""
 
-    def __init__(self, backbone: CausalBackbone, cache: KeyValues, present: Tensor) -> None:
-        self._backbone, self._cache, self.present = backbone, cache, present
+    def __init__(self, backbone: CausalBackbone, cache: KeyValues, present: Tensor, hidden: Tensor) -> None:
+        self._backbone, self._cache, self.present, self.hidden = backbone, cache, present, hidden
 
     @property
     def keys(self) -> list[Tensor]:
@@ -59,7 +59,7 @@ class Prefix:
         positions = self.present.sum(1, keepdim=True) + torch.arange(new, device=embeddings.device)
         hidden, cache = self._backbone(embeddings, mask, positions, past=self._cache, keep=True)
         present = torch.cat([self.present, torch.ones(rows, new, dtype=torch.bool, device=embeddings.device)], dim=1)
-        return hidden, Prefix(self._backbone, cache, present)
+        return hidden, Prefix(self._backbone, cache, present, torch.cat([self.hidden, hidden], dim=1))
 
 
 class LVLM(nn.Module):
@@ -75,7 +75,8 @@ class LVLM(nn.Module):
         state: the state encoder; None reads no state.
         history: T, frames per observation; each step's tokens carry an embedding of how long ago they were seen.
         readout_tokens: R.
-        attention: how the prefix sees itself: `bidirectional`, `causal` or `stepwise`.
+        attention: how the prefix sees itself: `bidirectional`, `causal`, `stepwise` (no step looks ahead: a readout per
+            step) or `framewise` (each step is read by itself, whatever its age: a readout per step, and no prefix).
         order: what is read in which order within a step (`task` is read once, before or after all steps).
 
     Raises:
@@ -107,7 +108,8 @@ class LVLM(nn.Module):
         width = backbone.width
         self.width, self.readout_tokens = width, readout_tokens
         self.readouts = nn.Parameter(torch.randn(readout_tokens, width) * 0.02)
-        self.ages = nn.Parameter(torch.zeros(history, width)) if history > 1 else None
+        aged = history > 1 and attention != "framewise"
+        self.ages = nn.Parameter(torch.zeros(history, width)) if aged else None
         shared = len(encoders) < len(self.cameras)
         self.camera_embeddings = nn.Parameter(torch.randn(len(self.cameras), width) * 0.02) if shared else None
 
@@ -157,6 +159,8 @@ class LVLM(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> Readout:
         """Read a batch (`embodied.processing.base` lists its keys; `action` is not looked at)."""
+        if self.attention == "framewise":
+            return self._read_frames(batch)
         packed, steps = self.read(batch)
         prefix = self.prefix(packed)
         rows = len(packed.tokens)
@@ -165,12 +169,25 @@ class LVLM(nn.Module):
         else:
             hidden, _ = prefix.extend(self.readouts.expand(rows, -1, -1), causal=False)
             tokens, steps = hidden.unsqueeze(1), torch.ones(rows, 1, dtype=torch.bool, device=hidden.device)
-        return Readout(tokens, steps, prefix)
+        state = batch[STATE][:, -1].to(tokens.device) if STATE in batch else None
+        return Readout(tokens, steps, prefix, state)
+
+    def _read_frames(self, batch: Mapping[str, Any]) -> Readout:
+        """Each of any number T of steps as an observation of its own, so that a rollout may feed one at a time."""
+        steps = ~batch["observation_is_pad"].to(self.readouts.device)
+        rows, frames = steps.shape
+        seen = [key for key in batch if key == STATE or key.startswith(IMAGES)]
+        apart: dict[str, Any] = {key: batch[key].flatten(0, 1).unsqueeze(1) for key in seen}
+        apart[TASK] = [task for task in batch[TASK] for _ in range(frames)]
+        apart["observation_is_pad"] = torch.zeros(rows * frames, 1, dtype=torch.bool)
+        packed, _ = self.read(apart)
+        hidden, _ = self.prefix(packed).extend(self.readouts.expand(rows * frames, -1, -1), causal=False)
+        return Readout(hidden.unflatten(0, (rows, frames)), steps)
 
     def prefix(self, packed: Packed) -> Prefix:
         """One pass of the backbone over the observation."""
-        _, cache = self.backbone(packed.tokens, packed.mask, packed.positions, keep=True)
-        return Prefix(self.backbone, cache, packed.present)
+        hidden, cache = self.backbone(packed.tokens, packed.mask, packed.positions, keep=True)
+        return Prefix(self.backbone, cache, packed.present, hidden)
 
     def read(self, batch: Mapping[str, Any]) -> tuple[Packed, Tensor]:
         """The batch as one sequence per sample, and which history steps exist, (B, T)."""
@@ -185,9 +202,9 @@ class LVLM(nn.Module):
         if "task" in self.order:
             ids, present = (x.to(device) for x in self.tokenizer(batch[TASK]))
             first = self.order.index("task") == 0
-            task = Segment(self.backbone.embed(ids), present, step=-1 if first else self.history)
+            task = Segment(self.backbone.embed(ids), present, step=-1 if first else steps.shape[1])
             (segments if first else at_end).append(task)
-        for step in range(self.history):
+        for step in range(steps.shape[1]):
             for name in self.order:
                 tokens = observed.get(name)
                 if tokens is not None:
@@ -216,6 +233,6 @@ class LVLM(nn.Module):
 
     def _read_out(self, packed: Packed, prefix: Prefix, step: int) -> Tensor:
         """(B, R, D): what step `step` knew: readout tokens that see it and the steps before."""
-        visible = Prefix(self.backbone, prefix._cache, packed.present & (packed.steps <= step))
+        visible = Prefix(self.backbone, prefix._cache, packed.present & (packed.steps <= step), prefix.hidden)
         hidden, _ = visible.extend(self.readouts.expand(len(packed.tokens), -1, -1), causal=False)
         return hidden

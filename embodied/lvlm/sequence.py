@@ -8,6 +8,7 @@ gives every layout used here:
 - a bidirectional prefix is one block (PaliGemma, pi-0);
 - a causal prefix is one causal block (RT-2, OpenVLA);
 - a history that may not look ahead is one block per step (Octo);
+- a history of frames read each by itself (RoboFlamingo) is `framewise`: one sequence per frame, a single block each;
 - readout tokens are a block behind, so the prefix never sees them and can be cached without them.
 
 Positions count present tokens only: padding changes nothing.
@@ -17,12 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-Attention = Literal["bidirectional", "causal", "stepwise"]
+Attention = Literal["bidirectional", "causal", "stepwise", "framewise"]
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,14 @@ def pack(segments: Sequence[Segment], attention: Attention) -> Packed:
 
     Args:
         segments: in reading order; with `stepwise` attention their steps must not fall.
-        attention: `bidirectional`, `causal`, or `stepwise` (bidirectional inside a step, never looking ahead).
+        attention: `bidirectional`, `causal`, `stepwise` (bidirectional inside a step, never looking ahead), or
+            `framewise` (bidirectional; who packs gives each step a row of its own).
 
     Raises:
         ValueError: an unknown attention, or steps out of order.
     """
-    if attention not in ("bidirectional", "causal", "stepwise"):
-        raise ValueError(f"attention is bidirectional, causal or stepwise, got {attention!r}")
+    if attention not in get_args(Attention):
+        raise ValueError(f"attention is one of {', '.join(get_args(Attention))}, got {attention!r}")
     device = segments[0].tokens.device
     steps = torch.cat([torch.full((s.tokens.shape[1],), s.step, device=device) for s in segments])
     if attention == "stepwise" and (steps.diff() < 0).any():

@@ -11,6 +11,9 @@ training mode decides whether augmentation runs. A batch holds torch tensors:
 | `action` | (B, H, A) float32 | the demonstrated chunk; absent in a rollout |
 | `action_is_pad` | (B, H) bool | True after the episode ended (the last action is repeated) |
 | `task` | list of B str | |
+
+Where every history step is supervised (`chunk.every_step`), each has its own chunk: `action` is (B, T, H, A) and
+`action_is_pad` (B, T, H), True for all of a step before the episode began.
 """
 
 from __future__ import annotations

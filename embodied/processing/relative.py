@@ -69,8 +69,8 @@ class RelativeActions(Transform):
             return batch
         actions = batch[ACTION].clone()
         chosen = actions[..., self.dims]
-        start = self._start(batch)
-        before = start if self.reference == "state" else torch.cat([start, chosen[:, :-1]], dim=1)
+        start = self._start(batch, every_step=actions.dim() == 4)
+        before = start if self.reference == "state" else torch.cat([start, chosen[..., :-1, :]], dim=-2)
         actions[..., self.dims] = chosen - before
         return batch | {ACTION: actions}
 
@@ -81,11 +81,12 @@ class RelativeActions(Transform):
         actions[..., self.dims] = moved + self._start(batch)
         return actions
 
-    def _start(self, batch: Mapping[str, Any]) -> Tensor:
-        """The state components at the chunk's first step, (B, 1, dims)."""
+    def _start(self, batch: Mapping[str, Any], every_step: bool = False) -> Tensor:
+        """The state components at the chunk's first step, (B, 1, dims), or at each step's own, (B, T, 1, dims)."""
         if STATE not in batch:
             raise ValueError(f"RelativeActions needs {STATE}, which this batch does not have")
-        return batch[STATE][:, -1:, self.state_dims]
+        states = batch[STATE][..., self.state_dims]
+        return states.unsqueeze(2) if every_step else states[:, -1:]
 
     def extra_repr(self) -> str:
         return f"dims={self.dims}, reference={self.reference}"

@@ -141,7 +141,7 @@ def test_the_observation_passes_the_backbone_once_however_often_it_is_continued(
     [
         ({"order": ["task", "image"]}, "did you mean 'images'"),
         ({"conector": {}}, "did you mean 'connector'"),
-        ({"attention": "casual"}, "bidirectional, causal or stepwise"),
+        ({"attention": "casual"}, "one of bidirectional, causal, stepwise, framewise"),
         ({"backbone": BACKBONE | {"config": {"model_type": "lama"}}}, "causal 'lama'"),
         ({"connector": MODEL["connector"] | {"querys": 3}}, "did you mean 'queries'"),
     ],
