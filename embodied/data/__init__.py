@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from embodied.data.cache import Cache
     from embodied.data.lerobot import DatasetWriter, LeRobotDataset
+    from embodied.data.mixture import Mixture, MixtureStream
     from embodied.data.stream import BatchStream
     from embodied.data.windows import Windows
 
-__all__ = ["BatchStream", "Cache", "DatasetWriter", "LeRobotDataset", "Windows"]
+__all__ = ["BatchStream", "Cache", "DatasetWriter", "LeRobotDataset", "Mixture", "MixtureStream", "Windows"]
 
 _HOME = {
     "BatchStream": "stream",
     "Cache": "cache",
     "DatasetWriter": "lerobot",
     "LeRobotDataset": "lerobot",
+    "Mixture": "mixture",
+    "MixtureStream": "mixture",
     "Windows": "windows",
 }
 

@@ -32,6 +32,7 @@ from embodied.training.optimizer import load_state, state_tensors
 
 if TYPE_CHECKING:
     from embodied.agent import Agent
+    from embodied.crew import Crew
 
 STATE = "training_state"
 TRAINER, OPTIMIZER, AVERAGE, RAW = "trainer.json", "optimizer.safetensors", "ema.safetensors", "weights.safetensors"
@@ -39,7 +40,7 @@ FORMAT = "embodied-training/1"
 
 
 def save(
-    folder: Path, agent: Agent, optimizer: torch.optim.Optimizer, ema: EMA | None, facts: Mapping[str, Any]
+    folder: Path, agent: Agent | Crew, optimizer: torch.optim.Optimizer, ema: EMA | None, facts: Mapping[str, Any]
 ) -> None:
     """Write a checkpoint.
 

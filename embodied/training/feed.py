@@ -9,13 +9,15 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from embodied.data.mixture import ROW, SOURCES
 
 
 class Stream(Protocol):
@@ -44,7 +46,7 @@ class Part:
     Attributes:
         indices: the samples, (b,).
         seeds: one per sample, (b,).
-        batch: the samples, raw.
+        batch: the samples, raw, or mixed (`embodied.data.mixture`).
         kept: how many action steps count, the rest being padding.
     """
 
@@ -59,12 +61,14 @@ class Part:
 
     def row(self, i: int) -> Part:
         """One row as a part."""
-        batch = {key: value[i : i + 1] for key, value in self.batch.items()}
+        batch = _row(self.batch, i)
         return Part(self.indices[i : i + 1], self.seeds[i : i + 1], batch, kept_steps(batch))
 
 
 def kept_steps(batch: dict[str, Any]) -> int:
-    """How many action steps of a raw batch are no padding."""
+    """How many action steps of a raw or mixed batch are no padding."""
+    if SOURCES in batch:
+        return sum(kept_steps(part) for part in batch[SOURCES].values())
     return int((~batch["action_is_pad"]).sum())
 
 
@@ -149,8 +153,24 @@ class Feed:
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """The batch with its tensors on a device."""
-    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    return _each(batch, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def _pinned(batch: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.pin_memory() if isinstance(v, Tensor) else v for k, v in batch.items()}
+    return _each(batch, Tensor.pin_memory)
+
+
+def _each(batch: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """The batch with its tensors changed, those of a mixed batch's parts too."""
+    return {
+        key: change(value) if isinstance(value, Tensor) else _each(value, change) if isinstance(value, dict) else value
+        for key, value in batch.items()
+    }
+
+
+def _row(batch: dict[str, Any], i: int) -> dict[str, Any]:
+    """Row i of a batch as a batch."""
+    if SOURCES not in batch:
+        return {key: value[i : i + 1] for key, value in batch.items()}
+    name, part = next((name, part) for name, part in batch[SOURCES].items() if i in part[ROW])
+    return {SOURCES: {name: _row(part, part[ROW].index(i)) | {ROW: [0]}}}

@@ -56,6 +56,17 @@ class Window:
         return max(time.perf_counter() - self._start - self._paused, 1e-9)
 
 
+def per_source(means: Mapping[str, float]) -> dict[str, float]:
+    """A crew's scalars as a person reads them: each source's own mean loss, where it was in the batches at all.
+
+    A crew reports `loss/<source>`, what the source added to the loss, and `share/<source>`, its part of the batches:
+    both add up over the parts of a batch, and only their ratio is a mean.
+    """
+    shares = {name.removeprefix("share/"): value for name, value in means.items() if name.startswith("share/")}
+    result = {name: value for name, value in means.items() if name.removeprefix("loss/") not in shares}
+    return result | {f"loss/{name}": means[f"loss/{name}"] / share for name, share in shares.items() if share > 0}
+
+
 class Board:
     """TensorBoard's event file, written at once: what was logged outlives a kill, and a full disk is an `OSError` here.
 

@@ -32,17 +32,22 @@ def add_lora(agent: nn.Module, match: str, rank: int = 8, alpha: float = 16.0, d
     linear = [name for name, module in agent.named_modules() if isinstance(module, nn.Linear)]
     names = matching("lora.match", match, linear)
     owners: dict[int, list[str]] = {}
-    for name, parameter in agent.named_parameters(remove_duplicate=False):
-        owners.setdefault(id(parameter), []).append(name)
+    for name, module in agent.named_modules():  # each module once, wherever it is used
+        for inner, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(f"{name}.{inner}")
     for name in names:
         shared = owners[id(agent.get_parameter(f"{name}.weight"))]
         if len(shared) > 1:
             raise ValueError(f"lora.match: {' and '.join(shared)} are one weight, which can't be adapted in one place")
     trains = {id(parameter) for parameter in agent.parameters() if parameter.requires_grad}
+    places = _places(agent)
     exactly = "|".join(re.escape(name) for name in names)  # a list would match by the names' ends
     scaled: Any = alpha  # peft's hint says int, its arithmetic does not mind
     config = LoraConfig(r=rank, lora_alpha=scaled, lora_dropout=dropout, target_modules=exactly)
     inject_adapter_in_model(config, agent, _ADAPTER)
+    for _, layer in layers(agent):
+        for place in places[id(layer.base_layer)]:  # peft knows one of them
+            _put(agent, place, layer)
     wrapped = {id(parameter) for _, layer in layers(agent) for parameter in layer.base_layer.parameters()}
     for name, parameter in agent.named_parameters():  # peft froze everything but its own
         if "lora_" not in name:
@@ -64,14 +69,26 @@ def kept_apart(agent: nn.Module) -> set[str]:
 @contextmanager
 def merged(agent: nn.Module) -> Iterator[None]:
     """Inside the block plain linear layers with the updates added in; after it the very same adapted ones again."""
-    adapted = layers(agent)
+    places = _places(agent)
+    adapted = [(layer, places[id(layer)]) for _, layer in layers(agent)]
     try:
-        for name, layer in adapted:
-            _put(agent, name, _plain(layer))
+        for layer, names in adapted:
+            plain = _plain(layer)
+            for name in names:
+                _put(agent, name, plain)
         yield
     finally:
-        for name, layer in adapted:
-            _put(agent, name, layer)
+        for layer, names in adapted:
+            for name in names:
+                _put(agent, name, layer)
+
+
+def _places(agent: nn.Module) -> dict[int, list[str]]:
+    """By module, every name it is found under: the agents of a crew share modules."""
+    places: dict[int, list[str]] = {}
+    for name, module in agent.named_modules(remove_duplicate=False):
+        places.setdefault(id(module), []).append(name)
+    return places
 
 
 @torch.no_grad()

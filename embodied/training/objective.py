@@ -14,6 +14,7 @@ from embodied.contracts import Generators
 
 if TYPE_CHECKING:
     from embodied.agent import Agent
+    from embodied.crew import Crew
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -25,13 +26,13 @@ class Objective(nn.Module):
     """The agent's loss as a forward pass, which is what DistributedDataParallel and torch.compile wrap.
 
     Args:
-        agent: of which only `loss(batch, generators)` is used.
+        agent: or a crew of several, of which only `loss(batch, generators)` is used.
         precision: bfloat16 is autocast: weights, gradients and optimizer stay float32.
     """
 
-    def __init__(self, agent: Agent, precision: Precision = "float32") -> None:
+    def __init__(self, agent: Agent | Crew, precision: Precision = "float32") -> None:
         super().__init__()
-        self.agent: Agent = agent
+        self.agent: Agent | Crew = agent
         self.precision = precision
 
     def forward(self, batch: Mapping[str, Any], generators: Generators | None = None) -> dict[str, Tensor]:

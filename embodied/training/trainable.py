@@ -52,17 +52,20 @@ def count(module: nn.Module, trainable: bool = False) -> int:
 
 
 def _rows(module: nn.Module) -> Iterator[tuple[str, int, int]]:
-    """Part, trainable, total."""
+    """Part, trainable, total; what several parts share counts for the first."""
+    seen: set[int] = set()
+
+    def fresh(part: nn.Module) -> tuple[int, int]:
+        parameters = [p for p in part.parameters() if id(p) not in seen]
+        seen.update(id(p) for p in parameters)
+        return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
+
     children = list(module.named_children())
     largest = max(children, key=lambda child: count(child[1]), default=("", module))[0]
     for name, child in children:
-        inner = list(child.named_children()) if name == largest else []
-        if not inner:
-            yield name, count(child, trainable=True), count(child)
-            continue
-        yield from ((f"{name}.{n}", count(part, trainable=True), count(part)) for n, part in inner)
-        trainable, total = (count(child, t) - sum(count(part, t) for _, part in inner) for t in (True, False))
-        yield f"{name} (rest)", trainable, total
+        inner = list(child.named_children()) if name == largest or isinstance(child, nn.ModuleDict) else []
+        yield from ((f"{name}.{n}", *fresh(part)) for n, part in inner)
+        yield f"{name} (rest)" if inner else name, *fresh(child)
     yield "all", count(module, trainable=True), count(module)
 
 

@@ -25,7 +25,7 @@ from embodied.progress import Progress
 from embodied.training import checkpoint
 from embodied.training.ema import EMA
 from embodied.training.feed import Feed, Part, Stream, fetch, shares, to_device
-from embodied.training.log import Board, Window
+from embodied.training.log import Board, Window, per_source
 from embodied.training.objective import PRECISIONS, Objective, choose_precision
 from embodied.training.optimizer import OptimizerRecipe
 from embodied.training.processes import signals, total
@@ -33,6 +33,7 @@ from embodied.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from embodied.agent import Agent
+    from embodied.crew import Crew
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Trainer:
 
     Args:
         settings: how.
-        agent: frozen and adapted as wanted; loaded from `run.checkpoint` where there is one.
+        agent: or a crew of several; frozen and adapted as wanted; loaded from `run.checkpoint` where there is one.
         stream: where batches come from.
         run: the folder, opened.
         accelerator: this process among others.
@@ -96,7 +97,7 @@ class Trainer:
     def __init__(
         self,
         settings: Settings,
-        agent: Agent,
+        agent: Agent | Crew,
         stream: Stream,
         run: RunFolder,
         accelerator: Accelerator,
@@ -248,11 +249,13 @@ class Trainer:
         rate = len(window) * self.stream.batch_size / window.seconds
         waited = min(feed.waited / window.seconds, 1.0)
         feed.waited = 0.0
-        means = {name: sum(column) / len(column) for name, column in values.items()}
+        means = per_source({name: sum(column) / len(column) for name, column in values.items()})
         self.loss = means["loss"]
         extra = {"lr": self.optimizer.param_groups[0]["lr"], "samples_per_s": rate, "data_wait": waited}
         board.write({f"train/{name}": value for name, value in {**means, **extra}.items()}, self.step)
-        return f"loss {self.loss:.4g}  {rate:.0f} samples/s  data wait {waited:.0%}", rate
+        sources = ", ".join(f"{n.removeprefix('loss/')} {v:.4g}" for n, v in means.items() if n.startswith("loss/"))
+        loss = f"loss {self.loss:.4g}" + (f" ({sources})" if sources else "")
+        return f"{loss}  {rate:.0f} samples/s  data wait {waited:.0%}", rate
 
     def _check(self, window: Window) -> dict[str, list[float]]:
         """The window's values, if all losses are finite."""
