@@ -129,14 +129,21 @@ class Agent(nn.Module, Policy):
     def _check_execution(self) -> None:
         """Chunks fit their execution, and indices of actions come out of it as indices."""
         execution, action = copy.deepcopy(self.execution), self.embodiment.action
-        execution.push(np.zeros((self.horizon, action.width), np.float32))
-        if action.kind == "categorical" and self.horizon > 1:
-            execution.next()
+        for index in range(2 * self.horizon):  # so many, that chunks meet whatever the execution's latency
             if execution.wants_chunk():
-                execution.push(np.ones((self.horizon, action.width), np.float32))
-            if not np.isin(execution.next(), (0, 1)).all():
+                execution.push(np.full((self.horizon, action.width), index % 3, np.float32))
+            if not float(execution.next()[0]).is_integer() and action.kind == "categorical":
                 name = type(execution).__name__
                 raise ValueError(f"{name} averages chunks, but the actions of {self.embodiment.name} are categorical")
+
+    def execute_by(self, node: Mapping[str, Any]) -> None:
+        """Execute chunks in another way than the agent was made for.
+
+        Raises:
+            ValueError: it is no execution, or chunks do not fit it.
+        """
+        self.config["execution"], self.execution = dict(node), build(node, (Execution,))
+        self._check_execution()
 
     # training
 
