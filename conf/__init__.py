@@ -75,3 +75,7 @@ register_family("fetch", one_each(["reach", "push", "pick-place", "slide"]))
 register_family("maze", one_each(["umaze", "open", "medium", "large"]))
 register_family("kitchen", one_each(["complete", "mixed"]))
 register_family("adroit", one_each(["door", "hammer", "pen", "relocate"]))
+PANDA = one_each(tasks_of("pybullet/panda_tasks.yaml"))
+PANDA |= {task: settings | {"max_steps": 50} for task, settings in PANDA.items() if task != "stack"}
+PANDA["slide"] |= {"cameras": ["overview"]}  # the puck leaves the pictures of the others
+register_family("panda", PANDA)
