@@ -23,15 +23,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from embodied.contracts import ActionHead, Generators, Prefix, Readout, masked_mean
+from embodied.contracts import Generators, Prefix, Readout, masked_mean
 from policies.heads.binning import Binnings, make_binning
-from policies.heads.decoding import choose
-from policies.heads.pooling import Pool, Pooling
+from policies.heads.pooling import Pooling
+from policies.heads.speaking import SpeakingHead, choose
 
 Decoding = Literal["autoregressive", "parallel"]
 
 
-class TokenHead(ActionHead):
+class TokenHead(SpeakingHead):
     """256-bin action tokens, decoded by the language model.
 
     Args:
@@ -49,8 +49,6 @@ class TokenHead(ActionHead):
             no prefix to decode on from, or its vocabulary has no room for action tokens.
     """
 
-    reads_prefix = True
-
     def __init__(
         self,
         width: int,
@@ -64,18 +62,13 @@ class TokenHead(ActionHead):
         temperature: float = 0.0,
         pooling: Pooling = "flatten",
     ) -> None:
-        super().__init__(width, horizon, action_dim, readout_tokens)
+        super().__init__(width, horizon, action_dim, readout_tokens, temperature, pooling)
         if not 2 <= bins <= 256:
             raise ValueError(f"TokenHead: bins must be 2 to 256 (a vocabulary's last 256 ids are free), got {bins}")
         if decoding not in get_args(Decoding):
             raise ValueError(f"TokenHead: decoding is one of {', '.join(get_args(Decoding))}, got {decoding!r}")
-        if temperature < 0:
-            raise ValueError(f"TokenHead: temperature must not be negative, got {temperature}")
-        self.temperature = temperature
         self.binning = make_binning(binning, action_dim, bins, one_hot)
         self.length = horizon * self.binning.slots
-        self.pool = Pool(pooling, width, readout_tokens)
-        self.opening = nn.Linear(self.pool.width, width)
         parallel = decoding == "parallel"
         self.placeholders = nn.Parameter(torch.randn(self.length, width) * 0.02) if parallel else None
 
@@ -125,13 +118,10 @@ class TokenHead(ActionHead):
         hidden, _ = prefix.extend(torch.cat([opening, asked], dim=1), causal=False)
         return hidden[:, 1:]
 
-    def _opening(self, readout: Readout) -> Tensor:
-        return self.opening(self.pool(readout)).unsqueeze(1)
-
     def _prefix(self, readout: Readout) -> Prefix:
-        if readout.prefix is None:
-            raise ValueError("TokenHead decodes on from the observation, but this readout comes without its prefix")
-        if readout.prefix.vocabulary <= self.binning.bins:
-            size = readout.prefix.vocabulary
-            raise ValueError(f"TokenHead needs {self.binning.bins} token ids of its own, but the vocabulary has {size}")
-        return readout.prefix
+        prefix = super()._prefix(readout)
+        if prefix.vocabulary <= self.binning.bins:
+            raise ValueError(
+                f"TokenHead needs {self.binning.bins} token ids of its own, but the vocabulary has {prefix.vocabulary}"
+            )
+        return prefix

@@ -8,22 +8,49 @@ from safetensors.torch import load_file, save_file
 
 from embodied.building import build
 from embodied.contracts import ActionHead
+from policies.heads.denoisers.mlp import MLPDenoiser
 from policies.heads.diffusion import DiffusionHead
+from policies.heads.fast import FastHead
+from policies.heads.gpt import GPTHead
+from policies.heads.mixture import MixtureHead
 from policies.heads.mlp import MLPHead
+from policies.heads.rnn import RNNHead
+from policies.heads.speaking import SpeakingHead
 from policies.heads.token import TokenHead
+from policies.heads.transformer import TransformerHead
 
 WIDTH, HORIZON, ACTIONS = 16, 4, 3
+
+
+def fitted(head):
+    """With what it learns from the training data before training."""
+    chunks = torch.rand(200, HORIZON, ACTIONS, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    head.fit(chunks, torch.ones(200, HORIZON, dtype=torch.bool))
+    return head
+
+
 HEADS = {
     "mlp": lambda: MLPHead(WIDTH, HORIZON, ACTIONS, 2, hidden=[64]),
     "mlp with gripper": lambda: MLPHead(WIDTH, HORIZON, ACTIONS, 2, hidden=[64], gripper=1, gripper_weight=0.5),
     "mlp, pooled": lambda: MLPHead(WIDTH, HORIZON, ACTIONS, 2, hidden=[64], pooling="mean", distance="smooth_l1"),
+    "rnn": lambda: RNNHead(WIDTH, HORIZON, ACTIONS, 2, size=32, layers=2, window=3, hidden=[64], tanh=False),
+    "rnn, whole episode, gripper": lambda: RNNHead(
+        WIDTH, HORIZON, ACTIONS, 2, cell="gru", size=32, layers=1, window=None, hidden=[64], gripper=1
+    ),
+    "gpt": lambda: GPTHead(WIDTH, HORIZON, ACTIONS, 2, size=32, layers=1, window=3, hidden=[64], tanh=False),
+    "transformer": lambda: TransformerHead(WIDTH, HORIZON, ACTIONS, 2, size=32, layers=1),
+    "transformer, all steps": lambda: TransformerHead(WIDTH, HORIZON, ACTIONS, 2, "steps", size=32, layers=1),
+    "mixture": lambda: MixtureHead(WIDTH, HORIZON, ACTIONS, 2, modes=3, hidden=[64]),
+    "mixture of chunks": lambda: MixtureHead(WIDTH, HORIZON, ACTIONS, 2, per="chunk", sample_std=None, hidden=[64]),
     "token": lambda: TokenHead(WIDTH, HORIZON, ACTIONS, 2),
     "token, parallel": lambda: TokenHead(WIDTH, HORIZON, ACTIONS, 2, decoding="parallel"),
     "token, rt1": lambda: TokenHead(WIDTH, HORIZON, ACTIONS, 2, binning="rt1", temperature=1.0),
+    "fast": lambda: fitted(FastHead(WIDTH, HORIZON, ACTIONS, 2, vocabulary=200)),
+    "fast, drawn": lambda: fitted(FastHead(WIDTH, HORIZON, ACTIONS, 2, vocabulary=200, temperature=1.0)),
     "token, drawn": lambda: TokenHead(WIDTH, HORIZON, ACTIONS, 2, temperature=1.0, pooling="mean"),
-    "diffusion": lambda: DiffusionHead(WIDTH, HORIZON, ACTIONS, 2, hidden=64, draws=2),
+    "diffusion": lambda: DiffusionHead(WIDTH, HORIZON, ACTIONS, 2, MLPDenoiser(hidden=64), draws=2),
     "diffusion, ddpm": lambda: DiffusionHead(
-        WIDTH, HORIZON, ACTIONS, 2, hidden=64, sampler="ddpm", prediction="sample"
+        WIDTH, HORIZON, ACTIONS, 2, MLPDenoiser(hidden=64), sampler="ddpm", prediction="sample"
     ),
 }
 every_head = pytest.mark.parametrize("head", [pytest.param(make, id=name) for name, make in HEADS.items()])
@@ -40,7 +67,7 @@ def some_mask(batch=8):
 
 def train(head, language_model, observe, target, steps, rate, batch=32):
     mask = torch.ones(batch, HORIZON, dtype=torch.bool)
-    parameters = [*head.parameters(), *(language_model.parameters() if isinstance(head, TokenHead) else ())]
+    parameters = [*head.parameters(), *(language_model.parameters() if isinstance(head, SpeakingHead) else ())]
     optimiser = torch.optim.Adam(parameters, rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
@@ -55,8 +82,14 @@ def train(head, language_model, observe, target, steps, rate, batch=32):
     [
         ("mlp", 200, 1e-2, 0.03),
         ("mlp, pooled", 200, 1e-2, 0.03),
+        ("rnn", 200, 1e-2, 0.03),
+        ("gpt", 150, 3e-3, 0.05),
+        ("transformer", 150, 3e-3, 0.05),
+        ("transformer, all steps", 200, 3e-3, 0.05),
+        ("mixture", 300, 1e-2, 0.05),
         ("token", 300, 1e-2, 0.01),
         ("token, parallel", 300, 1e-2, 0.02),
+        ("fast", 300, 1e-2, 0.04),
         ("diffusion", 500, 3e-3, 0.1),
     ],
 )
@@ -131,7 +164,10 @@ def test_same_seed_same_chunk(head, observe):
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("name", ["token, drawn", "token, rt1", "diffusion", "diffusion, ddpm"])
+@pytest.mark.parametrize(
+    "name",
+    ["mixture", "mixture of chunks", "token, drawn", "token, rt1", "fast, drawn", "diffusion", "diffusion, ddpm"],
+)
 def test_another_seed_another_chunk(name, observe):
     head = HEADS[name]()
     first, second = (head.sample(observe(), generators(*range(start, start + 8))) for start in (0, 100))
@@ -197,9 +233,18 @@ def test_every_weight_gets_a_gradient(head, observe):
         ("mlp.MLPHead", {"distance": "l3"}, "one of l1, l2, smooth_l1"),
         ("mlp.MLPHead", {"poolin": "mean"}, "did you mean 'pooling'"),
         ("mlp.MLPHead", {"pooling": "sum"}, "one of mean, max, flatten"),
+        ("rnn.RNNHead", {"cell": "elman"}, "one of lstm, gru"),
+        ("rnn.RNNHead", {"gripper": 3}, "RNNHead: gripper is dimension 3"),
+        ("rnn.RNNHead", {"window": 0}, "window must be at least 1"),
+        ("gpt.GPTHead", {"size": 10, "heads": 3}, "multiple of heads, got size=10, heads=3"),
+        ("transformer.TransformerHead", {"attend": "all"}, "one of readout, steps, prefix"),
+        ("transformer.TransformerHead", {"size": 12}, "multiple of 2 x heads, got size=12"),
+        ("mixture.MixtureHead", {"per": "episode"}, "one of step, chunk"),
+        ("mixture.MixtureHead", {"choose": "best"}, "one of draw, likeliest"),
+        ("mixture.MixtureHead", {"modes": 0}, "got modes=0"),
         ("token.TokenHead", {"bins": 300}, "2 to 256"),
         ("token.TokenHead", {"temperature": -1}, "not be negative"),
-        ("diffusion.DiffusionHead", {"sampler": "dpm"}, "one of ddpm, ddim"),
+        ("diffusion.DiffusionHead", {"sampler": "euler"}, "one of ddpm, ddim, dpm"),
         ("diffusion.DiffusionHead", {"prediction": "v"}, "one of epsilon, sample"),
         (
             "diffusion.DiffusionHead",
