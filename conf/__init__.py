@@ -79,3 +79,4 @@ PANDA = one_each(tasks_of("pybullet/panda_tasks.yaml"))
 PANDA |= {task: settings | {"max_steps": 50} for task, settings in PANDA.items() if task != "stack"}
 PANDA["slide"] |= {"cameras": ["overview"]}  # the puck leaves the pictures of the others
 register_family("panda", PANDA)
+register_family("mobile-arm", one_each(["pick-place"]))
