@@ -40,7 +40,7 @@ class Pool(nn.Module):
 
     def steps(self, readout: Readout) -> Tensor:
         """The vector of every step, (B, T, `width`); zeros at steps that do not exist."""
-        return torch.where(readout.steps.unsqueeze(-1), self._pool(readout.tokens), 0.0)
+        return self._pool(torch.where(readout.steps[..., None, None], readout.tokens, 0.0))
 
     def _pool(self, tokens: Tensor) -> Tensor:
         if tokens.shape[-2] != self.readout_tokens:
