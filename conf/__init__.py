@@ -80,3 +80,4 @@ PANDA |= {task: settings | {"max_steps": 50} for task, settings in PANDA.items()
 PANDA["slide"] |= {"cameras": ["overview"]}  # the puck leaves the pictures of the others
 register_family("panda", PANDA)
 register_family("mobile-arm", one_each(["pick-place"]))
+register_family("aloha", one_each(["transfer-cube", "insertion"]))
