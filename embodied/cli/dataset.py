@@ -1,16 +1,24 @@
-"""Look at a LeRobot dataset (v3.0 or v2.1), check it, or show an episode.
+"""Look at a LeRobot dataset (v3.0 or v2.1), check it, show an episode, or make new ones of old ones.
 
     embodied-dataset root=data/button                              # what is in it
     embodied-dataset action=check root=data/button                 # every file, frame, timestamp and statistic
     embodied-dataset action=render root=data/button episode=3 out=episode.mp4
     embodied-dataset action=finalize root=data/button              # make a dataset of an interrupted collection
 
-`check` exits with status 1 where something is broken.
+    embodied-dataset action=convert root=lift.hdf5 conventions=panda.json instruction='lift the cube' out=data/lift
+    embodied-dataset action=merge roots=[data/push,data/pull] out=data/both
+    embodied-dataset action=split root=data/both parts={train:0.9,val:0.1} seed=0 out=data/parts
+    embodied-dataset action=filter root=data/both tasks=['push it'] success=true out=data/pushed
+    embodied-dataset action=reencode root=data/both image_storage=video size=[96,96] out=data/small
+
+`check` exits with status 1 where something is broken. What makes new datasets touches no source, and goes on where it
+was interrupted when the same command is given again.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +28,15 @@ from omegaconf import DictConfig, OmegaConf
 from embodied.building import nearest
 from embodied.cli.app import command
 from embodied.progress import clock
+
+NEEDS = {
+    "convert": ("root", "out"),
+    "merge": ("roots", "out"),
+    "split": ("root", "parts", "out"),
+    "filter": ("root", "out"),
+    "reencode": ("root", "out"),
+}
+"""What an action cannot do without; the others need `root`."""
 
 
 def work(config: DictConfig) -> Mapping[str, Any]:
@@ -35,9 +52,15 @@ def work(config: DictConfig) -> Mapping[str, Any]:
         "check": check,
         "render": render,
         "finalize": finalize,
+        "convert": convert,
+        "merge": merge,
+        "split": split,
+        "filter": select,
+        "reencode": reencode,
     }
     if plain["action"] not in actions:
         raise ValueError(f"embodied-dataset has no action '{plain['action']}'{nearest(plain['action'], actions)}")
+    _needed(plain, *NEEDS.get(plain["action"], ("root",)))
     return actions[plain["action"]](plain)
 
 
@@ -117,6 +140,87 @@ def finalize(config: dict[str, Any]) -> Mapping[str, Any]:
     episodes = lerobot.finalize(config["root"], progress=True)
     print(f"{config['root']}: {episodes} episodes")
     return {"episodes": episodes}
+
+
+def convert(config: dict[str, Any]) -> Mapping[str, Any]:
+    """Make a LeRobot v3.0 dataset of one in another format."""
+    from embodied.data.formats import ForeignDataset, Keys, guess_format, open_source
+    from embodied.data.formats import convert as converting
+
+    begun = time.monotonic()
+    format = config["format"] or guess_format(config["root"])
+    if format == "lerobot":
+        told = [key for key in ("fps", "robot", "instruction", "subset") if config[key] is not None]
+        told += [f"keys.{key}" for key, value in config["keys"].items() if value is not None]
+        if told:
+            raise ValueError(f"a LeRobot dataset tells this itself: leave out {', '.join(told)}")
+        return reencode(config)
+    dataset = ForeignDataset(
+        open_source(config["root"], format, config["subset"]),
+        Keys.from_dict(config["keys"]),
+        config["fps"],
+        config["robot"],
+        config["instruction"],
+        config["conventions"],
+        sys.stderr,
+    )
+    converting(dataset, config["out"], config["image_storage"] or "image", sys.stderr)
+    return _made(config["out"], begun)
+
+
+def merge(config: dict[str, Any]) -> Mapping[str, Any]:
+    """Make one dataset of several."""
+    from embodied.data import edit
+
+    begun = time.monotonic()
+    edit.merge([_open({**config, "root": root}) for root in config["roots"]], config["out"], sys.stderr)
+    return _made(config["out"], begun)
+
+
+def split(config: dict[str, Any]) -> Mapping[str, Any]:
+    """Make several datasets of one."""
+    from embodied.data import edit
+
+    begun = time.monotonic()
+    made = edit.split(_open(config), config["out"], config["parts"], config["seed"], sys.stderr)
+    return {name: _made(Path(config["out"]) / name, begun)["episodes"] for name in made}
+
+
+def select(config: dict[str, Any]) -> Mapping[str, Any]:
+    """Make a dataset of some episodes of another."""
+    from embodied.data import edit
+
+    begun = time.monotonic()
+    filters = {key: config[key] for key in ("tasks", "episodes", "min_length", "max_length", "success")}
+    edit.select(_open(config), config["out"], **filters, stream=sys.stderr)
+    return _made(config["out"], begun)
+
+
+def reencode(config: dict[str, Any]) -> Mapping[str, Any]:
+    """Make a dataset whose images are stored or scaled anew."""
+    from embodied.data import edit
+    from embodied.data.edit.copying import Images
+
+    begun = time.monotonic()
+    size = tuple(config["size"]) if config["size"] else None
+    images = Images(config["image_storage"], size, config["codec"], config["crf"])
+    edit.reencode(_open(config), config["out"], images, sys.stderr)
+    return _made(config["out"], begun)
+
+
+def _made(out: Any, begun: float) -> dict[str, Any]:
+    from embodied.data.lerobot import LeRobotDataset
+
+    dataset, seconds = LeRobotDataset(out), time.monotonic() - begun
+    rate = f"{dataset.frames / max(seconds, 1e-9):.0f} frames/s"
+    print(f"{out}: {len(dataset)} episodes, {dataset.frames} frames, {len(dataset.tasks)} tasks ({rate})")
+    return {"episodes": len(dataset), "frames": dataset.frames, "tasks": len(dataset.tasks)}
+
+
+def _needed(config: dict[str, Any], *keys: str) -> None:
+    for key in keys:
+        if not config[key]:
+            raise ValueError(f"{key} is not given: action={config['action']} needs {', '.join(f'{k}=' for k in keys)}")
 
 
 def _open(config: dict[str, Any]) -> Any:

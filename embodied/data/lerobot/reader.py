@@ -136,6 +136,10 @@ class LeRobotDataset:
                 raise ValueError(f"{episode.data}: column {key} of episode {number} is damaged ({error})") from None
         return result
 
+    def table(self, number: int, keys: Sequence[str]) -> pa.Table:
+        """Columns of an episode as they are stored, a row per frame; errors as `low_dimensional`."""
+        return self._rows(self._find(number), list(keys))
+
     def images(self, number: int, camera: str) -> Iterator[np.ndarray]:
         """The images (H, W, 3) uint8 that a camera saw in an episode, one at a time."""
         feature, key, episode = self.camera_feature(camera), self.camera_key(camera), self._find(number)

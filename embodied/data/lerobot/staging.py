@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,10 @@ from embodied.data.lerobot.format import (
     Feature,
     data_schema,
     features_of,
+    from_column,
     to_column,
 )
-from embodied.data.lerobot.images import encode_png
+from embodied.data.lerobot.images import decode_png, encode_png
 from embodied.data.lerobot.video import encode_video, read_frames
 from embodied.files import atomic_folder, read_json, write_json
 from embodied.spec import TASK, Embodiment
@@ -139,20 +140,81 @@ def stage_episode(
             for key, feature in own.items()
             if feature.visual
         }
-        stats = {key: statistics.image_stats(counts, count) for key, counts in histograms.items()}
-        for key, feature in own.items():
-            if not feature.visual and feature.dtype != "string":
-                stats[key] = statistics.column_stats(arrays[key].astype(feature.dtype))
-        description = {
-            "number": int(number),
-            "task": str(task),
-            "length": count,
-            "record": dict(record or {}),
-            "features": {key: feature.to_dict() for key, feature in own.items()},
-            "stats": statistics.to_json(stats),
-            "histograms": {key: counts.tolist() for key, counts in histograms.items()},
-        }
-        (folder / "episode.json").write_text(json.dumps(description))
+        numbers = {key: arrays[key] for key, feature in own.items() if not feature.visual}
+        _describe(folder, number, task, record, own, count, numbers, histograms)
+
+
+def stage_encoded(
+    root: str | Path,
+    number: int,
+    rows: pa.Table,
+    features: Mapping[str, Feature],
+    videos: Mapping[str, Callable[[Path], object]],
+    task: str,
+    record: Mapping[str, Any] | None = None,
+    histograms: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """As `stage_episode`, for an episode whose images are encoded already and are kept as they are.
+
+    Args:
+        rows: a row per frame and a column for each of `features` that is no video, with the schema of `data_schema`.
+        features: of the episode, without the index columns.
+        videos: per video feature what writes its MP4 to a path.
+        histograms: of images (C, 256), where they are known; the others are decoded for theirs.
+
+    Raises:
+        ValueError: a number is not finite, or an image or video is damaged.
+        OSError: it cannot be written; nothing is left behind.
+    """
+    root = Path(root)
+    _, embodiment = _collection(root)
+    numbers = {key: from_column(rows[key], feature) for key, feature in features.items() if not feature.visual}
+    for key, values in numbers.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            frame = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise ValueError(f"'{key}' is not finite at frame {frame}")
+    (root / STAGING).mkdir(exist_ok=True)
+    with atomic_folder(_folder(root, number)) as folder:
+        pq.write_table(rows, folder / "data.parquet")
+        seen = dict(histograms or {})
+        for key, write in videos.items():
+            write(folder / f"{key}.mp4")
+            if key not in seen:
+                seen[key] = _seen(folder / f"{key}.mp4", len(rows), embodiment.rate)
+        for key, feature in features.items():
+            if feature.dtype == "image" and key not in seen:
+                images = (
+                    decode_png(image["bytes"].as_py(), f"frame {frame}, {key}") for frame, image in enumerate(rows[key])
+                )
+                seen[key] = np.sum([statistics.histogram(image) for image in images], axis=0)
+        ordered = {key: seen[key] for key, feature in features.items() if feature.visual}
+        _describe(folder, number, task, record, features, len(rows), numbers, ordered)
+
+
+def _describe(
+    folder: Path,
+    number: int,
+    task: str,
+    record: Mapping[str, Any] | None,
+    features: Mapping[str, Feature],
+    count: int,
+    numbers: Mapping[str, np.ndarray],
+    histograms: Mapping[str, np.ndarray],
+) -> None:
+    stats = {key: statistics.image_stats(counts, count) for key, counts in histograms.items()}
+    for key, values in numbers.items():
+        if features[key].dtype != "string":
+            stats[key] = statistics.column_stats(values.astype(features[key].dtype))
+    description = {
+        "number": int(number),
+        "task": str(task),
+        "length": count,
+        "record": dict(record or {}),
+        "features": {key: feature.to_dict() for key, feature in features.items()},
+        "stats": statistics.to_json(stats),
+        "histograms": {key: counts.tolist() for key, counts in histograms.items()},
+    }
+    (folder / "episode.json").write_text(json.dumps(description))
 
 
 def staged(root: str | Path) -> set[int]:
