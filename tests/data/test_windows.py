@@ -52,6 +52,20 @@ def test_batches_hold_what_the_episodes_hold(cache, history, horizon, data):
         same(windows[index], wanted)
 
 
+@given(history=st.integers(1, 12), horizon=st.integers(1, 12), index=st.integers(0, 20))
+def test_every_step_of_a_window_can_come_with_its_own_chunk(cache, history, horizon, index):
+    windows = Windows(cache, history=history, horizon=horizon, every_step=True)
+    number = int(np.searchsorted(cache.episode_ends, index, side="right"))
+    t = int(index - (cache.episode_ends[number - 1] if number else 0))
+    wanted = expected(cache, number, t, history, horizon)
+    chunks = [expected(cache, number, max(i, 0), 1, horizon) for i in range(t - history + 1, t + 1)]
+    wanted["action"] = np.stack([chunk["action"] for chunk in chunks])
+    there = ~np.array(wanted["observation_is_pad"])
+    wanted["action_is_pad"] = np.stack([chunk["action_is_pad"] for chunk in chunks]) | ~there[:, None]
+    same({key: value[0] for key, value in windows.batch([index]).items()}, wanted)
+    same(windows[index], wanted)
+
+
 def test_batches_have_the_shapes_and_types_that_processing_expects(cache):
     batch = Windows(cache, cameras=["wrist"], history=2, horizon=4).batch([0, 5, 20])
     described = {k: (v.dtype, tuple(v.shape)) for k, v in batch.items() if k != "task"}

@@ -50,7 +50,7 @@ def rows_of(batch, rows):
     return {k: [v[i] for i in rows] if isinstance(v, list) else v[rows] for k, v in batch.items()}
 
 
-@pytest.mark.parametrize("attention", ["bidirectional", "causal", "stepwise"])
+@pytest.mark.parametrize("attention", ["bidirectional", "causal", "stepwise", "framewise"])
 @pytest.mark.parametrize("history", [1, 3])
 def test_a_row_does_not_depend_on_its_neighbours_or_their_padding(attention, history):
     model, batch = a_model(history=history, attention=attention), a_batch(rows=4, history=history)
@@ -87,6 +87,31 @@ def test_stepwise_readouts_never_look_ahead():
     later["observation.state"][:, 2] += 5
     before, after = model(batch).tokens, model(later).tokens
     assert torch.equal(before[:, :2], after[:, :2]) and not torch.allclose(before[:, 2], after[:, 2])
+
+
+def test_framewise_readouts_are_those_of_each_frame_by_itself():
+    model, batch = a_model(history=3, attention="framewise"), a_batch(history=3)
+    readout = model(batch)
+    assert readout.tokens.shape == (2, 3, 1, model.width) and readout.prefix is None and model.ages is None
+    alone = a_model(history=1)
+    alone.load_state_dict(model.state_dict())
+    for step in range(3):
+        frame = {k: v[:, step : step + 1] if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+        assert torch.allclose(readout.tokens[:, step], alone(frame).last, atol=1e-5)
+        assert torch.allclose(model(frame).last, alone(frame).last, atol=1e-6)  # any number of frames may be given
+
+
+def test_the_prefix_offers_the_hidden_states_it_was_read_with():
+    model, batch = a_model(), a_batch()
+    packed, _ = model.read(batch)
+    hidden, _ = model.backbone(packed.tokens, packed.mask, packed.positions)
+    prefix = model(batch).prefix
+    assert torch.allclose(prefix.hidden, hidden, atol=1e-6)
+    new, longer = prefix.extend(torch.randn(2, 3, model.width))
+    assert (
+        torch.equal(longer.hidden, torch.cat([prefix.hidden, new], 1))
+        and longer.present.shape[1] == longer.hidden.shape[1]
+    )
 
 
 def test_swapping_cameras_matters_although_they_share_an_encoder():
