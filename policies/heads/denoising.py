@@ -67,4 +67,4 @@ class DenoisingHead(ActionHead):
 
     def uniform(self, like: Tensor, generators: Generators | None, draws: int = 1) -> Tensor:
         """Uniform numbers in [0, 1) for B rows of `like`, (draws x B,), row b from `generators[b]`."""
-        return torch.cat([draw_uniform((len(like),), like, generators) for _ in range(draws)])
+        return torch.cat([draw_uniform((len(like), 1), like, generators) for _ in range(draws)]).squeeze(1)

@@ -27,7 +27,7 @@ class TinyLanguageModel(nn.Module):
 
     def read(self, observation):
         """A prefix of observation tokens (B, L, D)."""
-        empty = observation[:, :0]
+        empty = observation[:, None, :0]  # one attention head
         nothing = torch.zeros(len(observation), 0, dtype=torch.bool)
         return TinyPrefix(self, [empty], [empty], nothing).extend(observation)[1]
 
@@ -53,12 +53,12 @@ class TinyPrefix:
         (past,) = self.present.shape[1:]
         new = embeddings.shape[1]
         x = embeddings + self.model.places(torch.arange(past, past + new))
-        keys = torch.cat([self.keys[0], self.model.key(x)], dim=1)
-        values = torch.cat([self.values[0], self.model.value(x)], dim=1)
-        scores = self.model.query(x) @ keys.mT / math.sqrt(x.shape[-1])
+        keys = torch.cat([self.keys[0], self.model.key(x).unsqueeze(1)], dim=2)
+        values = torch.cat([self.values[0], self.model.value(x).unsqueeze(1)], dim=2)
+        scores = self.model.query(x) @ keys[:, 0].mT / math.sqrt(x.shape[-1])
         sees = torch.ones(new, past + new, dtype=torch.bool)
         sees = sees.tril(past) if causal else sees
-        x = x + scores.masked_fill(~sees, -torch.inf).softmax(-1) @ values
+        x = x + scores.masked_fill(~sees, -torch.inf).softmax(-1) @ values[:, 0]
         present = torch.ones(len(x), past + new, dtype=torch.bool)
         return x + self.model.think(x), TinyPrefix(self.model, [keys], [values], present)
 
