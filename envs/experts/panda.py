@@ -17,10 +17,11 @@ from embodied.interaction import Expert
 OPEN, SHUT = 1.0, -1.0
 CUBE = 0.04
 """The cubes' edge, metres."""
-PUSHING, CARRYING = 2.5, 3.0
-"""How far to go in one step at most, cm: faster, the cube slides ahead or slips through the fingers."""
-TABLE_Z = CUBE / 2
-"""The height of a cube's centre on the table."""
+UP = np.array([0.0, 0.0, 0.05])
+PUSHING, CARRYING, LOWERING = 2.5, 3.0, 3.5
+"""How far to go in one step at most, cm: faster, the cube slides ahead, slips through the fingers, or is missed."""
+TABLE_Z, STRIKE_Z = CUBE / 2, 0.015
+"""The heights of a cube's centre on the table, and of the fingertips that hit the puck."""
 
 
 class PandaExpert(Expert):
@@ -85,17 +86,43 @@ def stack(now: Any) -> np.ndarray:
         return _carry(now, 1, top, lift=0.06)
     if placed and np.linalg.norm(now.hand[:2] - blue[:2]) < 0.045 and now.hand[2] < blue[2] + 0.05:
         let_go = now.width < 0.07  # then straight up, not to drag it along
-        return np.array([0.0, 0.0, 0.0, OPEN]) if let_go else _move(now, now.hand + [0, 0, 0.05], OPEN)
+        return np.array([0.0, 0.0, 0.0, OPEN]) if let_go else _move(now, now.hand + UP, OPEN)
     if not _held(now, 0) and (_cramped(green, blue) or (not placed and _cramped(green, place))):
         return _push(now, 1, _aside(green, [blue, place]))
     return _carry(now, 1, top, lift=0.06) if placed else _carry(now, 0, place, lift=0.06)
 
 
 class Slide:
-    """Hits the puck towards the goal."""
+    """Hits the puck from behind, as hard as it can; where the puck passes the goal, it has reached it.
+
+    The closed fingers are a flat bar across x. Met in its middle the puck flies along x, whichever way the hand was
+    going; met by the bar's edge it flies off to the side. So the hand strikes along x, and aims by how far beside the
+    puck it does so.
+    """
+
+    BESIDE = (0.0, 0.02, 0.025, 0.03, 0.035, 0.04, 0.045)
+    """How far beside the puck's centre, metres, and"""
+    ANGLE = (0.0, 0.5, 2.5, 12.0, 20.5, 30.0, 42.0)
+    """the angle from x at which the puck then flies off to the other side, degrees: measured, the same everywhere."""
+
+    def __init__(self) -> None:
+        self._line: float | None = None  # the y along which to strike, once that has begun
 
     def __call__(self, now: Any) -> np.ndarray:
-        return np.zeros(4)
+        puck, hand = now.objects[0], now.hand
+        if self._line is None:
+            way = now.goals[0][:2] - puck[:2]
+            angle = float(np.degrees(np.arctan2(way[1], way[0])))
+            beside = puck[1] - np.sign(angle) * np.interp(abs(angle), self.ANGLE, self.BESIDE)
+            ready = np.array([puck[0] - 0.06, beside])
+            off = np.abs(hand[:2] - ready)
+            if hand[2] < 0.03 and off[0] < 0.015 and off[1] < 0.002:
+                self._line = float(beside)
+            else:
+                high = min(float(np.linalg.norm(off)) - 0.01, 0.08) if hand[0] < puck[0] - 0.045 else 0.08
+                return _move(now, np.array([*ready, STRIKE_Z + max(0.0, high)]), SHUT)
+        sideways, down = 100 * (self._line - hand[1]), 100 * (STRIKE_Z - hand[2])
+        return np.clip([5.0, sideways, down, SHUT], -5, 5)
 
 
 def _push(now: Any, which: int, place: np.ndarray) -> np.ndarray:
@@ -134,11 +161,12 @@ def _carry(now: Any, which: int, place: np.ndarray, lift: float = 0.0) -> np.nda
             height = place[2] + min(lift, max(0.0, flat - 0.01) * 2) - thing[2]
             way = np.array([*way[:2] * _cleared(-height, flat), height])
         return _move(now, hand + way, SHUT, most=CARRYING)
-    if max(x, y, z) < 0.016:
+    if x < 0.012 and max(y, z) < 0.016:
         return np.array([0.0, 0.0, 0.0, SHUT])
-    if max(x, y) < 0.02 and now.width > 0.06:
-        return _move(now, thing - [0, 0, 0.004], OPEN)
-    above = thing + [0, 0, 0.07]
+    astride = y < 0.018 and z < 0.02 and x < 0.05
+    if now.width > 0.06 and (max(x, y) < 0.02 or astride):
+        return _move(now, hand + (thing - hand) * [1.5, 1.5, 1.0] - [0, 0, 0.004], OPEN, most=LOWERING)
+    above = thing + np.array([0, 0, 0.07])
     if lift:
         above[:2] = hand[:2] + (above[:2] - hand[:2]) * _cleared(hand[2] - above[2], max(x, y))
     return _move(now, above, OPEN)
