@@ -15,9 +15,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from embodied.cli.app import command
-from embodied.evaluation.policies import locate_policy, result_folder
+from embodied.evaluation.policies import locate_policy, result_folder, split_name
 
 OmegaConf.register_new_resolver("eval_folder", lambda *parts: str(result_folder(*parts)), replace=True)
+OmegaConf.register_new_resolver("split_name", split_name, replace=True)
 
 
 def work(config: DictConfig) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def work(config: DictConfig) -> dict[str, Any]:
     for key, least in {"episodes": 1, "num_envs": 1, "seed": 0, "videos": 0, "retries": 0, "timeout": 1}.items():
         if plain[key] < least:
             raise ValueError(f"{key} is {least} or more, got {key}={plain[key]}")
-    env, out = plain["env"], Path(plain["out"])
+    env, out = plain["env"] | {"name": split_name(plain["env"])}, Path(plain["out"])
     source = locate_policy(str(plain["policy"]))
     identity = {**source.identity(), "env": {"name": env["name"], "make": env["make"]}, "seed": plain["seed"]}
     if source.kind == "expert":

@@ -143,6 +143,13 @@ def locate_policy(spec: str) -> PolicySource:
     raise ValueError(f"policy={spec} holds no agent: {missing}")
 
 
+def split_name(env: Mapping[str, Any]) -> str:
+    """An environment's name with what its arguments perturb: `metaworld/mt10+camera+start:0.5`; 1 is not written."""
+    perturbed = (env.get("make") or {}).get("perturb") or {}
+    kinds = [kind if level == 1 else f"{kind}:{level:g}" for kind, level in sorted(perturbed.items()) if level]
+    return "+".join([str(env.get("name", "the environment")), *kinds])
+
+
 def result_folder(spec: str, env_name: str, seed: int) -> Path:
     """Where an evaluation's result goes unless told otherwise: `<run>/eval/<env>_<seed>`.
 
