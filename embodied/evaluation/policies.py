@@ -144,9 +144,9 @@ def locate_policy(spec: str) -> PolicySource:
 
 
 def split_name(env: Mapping[str, Any]) -> str:
-    """An environment's name with what its arguments perturb: `metaworld/mt10+camera+start:0.5`; 1 is not written."""
+    """An environment's name with what its arguments perturb: `metaworld/mt10+camera+start0.5`; 1 is not written."""
     perturbed = (env.get("make") or {}).get("perturb") or {}
-    kinds = [kind if level == 1 else f"{kind}:{level:g}" for kind, level in sorted(perturbed.items()) if level]
+    kinds = [kind if level == 1 else f"{kind}{level}" for kind, level in sorted(perturbed.items()) if level]
     return "+".join([str(env.get("name", "the environment")), *kinds])
 
 
