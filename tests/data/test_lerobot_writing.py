@@ -387,3 +387,16 @@ def test_nothing_to_finalize_is_said(tmp_path, toy):
         finalize(tmp_path / "d")
     with pytest.raises(ValueError, match="no collection was begun"):
         stage_episode(tmp_path / "e", 0, toy.demonstration(0), "t")
+
+
+def test_a_body_without_cameras_is_written_and_grown(tmp_path, toy):
+    blind = toy.body().with_cameras([])
+    for seeds in ((0, 1), (2,)):
+        with DatasetWriter(tmp_path / "d", blind) as writer:
+            for seed in seeds:
+                frames = {k: v for k, v in toy.demonstration(seed).items() if "images" not in k}
+                writer.add_episode(frames, "t", {"seed": seed})
+    dataset = LeRobotDataset(tmp_path / "d")
+    assert dataset.cameras == () and [record["seed"] for record in dataset.records] == [0, 1, 2]
+    for seed in range(3):
+        np.testing.assert_array_equal(dataset.episode(seed)["action"], toy.demonstration(seed)["action"])

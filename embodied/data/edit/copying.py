@@ -201,7 +201,7 @@ def cut_video(source: Path, target: Path, start: float, count: int, fps: float) 
     end = start + (count - 0.5) / fps
     with open_video(source) as container, av.open(str(target), "w", format="mp4") as made:
         stream = container.streams.video[0]
-        copy: Any = made.add_stream_from_template(stream)
+        copy: Any = made.add_stream_from_template(stream, opaque=True)  # AV1 is decoded by a codec that cannot encode
         shift = round(Fraction(start).limit_denominator(10**6) / stream.time_base)
         container.seek(max(int((start - TOLERANCE) / stream.time_base), 0), stream=stream, backward=True)
         copied = 0

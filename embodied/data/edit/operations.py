@@ -226,9 +226,10 @@ def _same_meaning(one: LeRobotDataset, other: LeRobotDataset) -> None:
     )
     for key in sorted(set(left) | set(right)):
         if key not in INDEX_FEATURES and left.get(key) != right.get(key):
+            images = "images" in key and key in left and key in right
             raise ValueError(
-                f"{key} is {_kind(left.get(key))} in {names[0]}, but {_kind(right.get(key))} in {names[1]}: "
-                "action=reencode can store images alike"
+                f"{key} is {_kind(left.get(key))} in {names[0]}, but {_kind(right.get(key))} in {names[1]}"
+                + (": action=reencode stores them alike" if images else "")
             )
 
 

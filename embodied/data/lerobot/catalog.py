@@ -22,6 +22,7 @@ from embodied.files import read_json
 
 LEGACY_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 LEGACY_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+LEGACY_STATS = "meta/episodes_stats.jsonl"
 
 
 @dataclass(frozen=True)
@@ -169,11 +170,11 @@ def _video_v3(root: Path, info: Mapping[str, Any], row: Mapping[str, Any], key: 
 
 
 def _episodes_v2(root: Path, info: Mapping[str, Any]) -> tuple[list[str], list[Episode]]:
-    tasks = _by_index((row["task_index"], row["task"]) for row in _json_lines(root / "meta/tasks.jsonl"))
+    tasks = _by_index((row["task_index"], row["task"]) for row in json_lines(root / "meta/tasks.jsonl"))
     videos = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
     data_path, video_path = info.get("data_path") or LEGACY_DATA, info.get("video_path") or LEGACY_VIDEO
     episodes = []
-    for row in _json_lines(root / "meta/episodes.jsonl"):
+    for row in json_lines(root / "meta/episodes.jsonl"):
         index = row["episode_index"]
         names = {"episode_chunk": index // info.get("chunks_size", 1000), "episode_index": index}
         places = {key: (root / video_path.format(video_key=key, **names), 0.0) for key in videos}
@@ -182,7 +183,13 @@ def _episodes_v2(root: Path, info: Mapping[str, Any]) -> tuple[list[str], list[E
     return tasks, sorted(episodes, key=lambda episode: episode.index)
 
 
-def _json_lines(file: Path) -> list[dict[str, Any]]:
+def json_lines(file: Path) -> list[dict[str, Any]]:
+    """A JSON value per line.
+
+    Raises:
+        FileNotFoundError: it is missing.
+        ValueError: a line is not JSON, with its number.
+    """
     if not file.is_file():
         raise FileNotFoundError(2, "missing file of the dataset", str(file))
     rows = []

@@ -18,8 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from embodied.building import nearest
-from embodied.data.lerobot.catalog import Catalog
+from embodied.data.lerobot.catalog import LEGACY_STATS, Catalog, json_lines
 from embodied.data.lerobot.format import EMBODIMENT, STATS, Feature
 from embodied.files import read_json
 from embodied.spec import ACTION, STATE, ActionSpec, Camera, Embodiment, StateSpec
@@ -75,14 +77,10 @@ def derive(catalog: Catalog, cameras: Mapping[str, Feature], conventions: Mappin
     _check(conventions, has_state=STATE in catalog.features, has_cameras=bool(cameras))
     if ACTION not in catalog.features:
         raise ValueError(f"{catalog.root} has no actions")
-    stats = read_json(catalog.root / STATS) if (catalog.root / STATS).is_file() else {}
     action, state = dict(conventions["action"]), dict(conventions.get("state") or {})
-    bounds = {"low": "min", "high": "max"}
-    for side, statistic in bounds.items():
-        if side not in action:
-            if ACTION not in stats:
-                raise ValueError(f"{catalog.root} has no statistics of its actions: give action.low and action.high")
-            action[side] = stats[ACTION][statistic]
+    if not {"low", "high"} <= set(action):
+        low, high = _bounds(catalog)
+        action = {"low": low, "high": high, **action}
     return Embodiment(
         name=catalog.robot,
         action=ActionSpec(**_described(catalog.features[ACTION], action)),
@@ -93,6 +91,21 @@ def derive(catalog: Catalog, cameras: Mapping[str, Feature], conventions: Mappin
         ),
         rate=catalog.fps,
     )
+
+
+def _bounds(catalog: Catalog) -> tuple[list[float], list[float]]:
+    """The least and largest actions, by the statistics of the dataset or, in version 2.1, of its episodes."""
+    stats, episodes = catalog.root / STATS, catalog.root / LEGACY_STATS
+    rows: list[Any] = []
+    if stats.is_file():
+        rows = [read_json(stats)]
+    elif episodes.is_file():
+        rows = [row.get("stats", {}) for row in json_lines(episodes)]
+    found = [row[ACTION] for row in rows if ACTION in row]
+    if not found or len(found) < len(rows):
+        raise ValueError(f"{catalog.root} has no statistics of its actions: give action.low and action.high")
+    low = np.min([np.asarray(one["min"], np.float64) for one in found], axis=0)
+    return low.tolist(), np.max([np.asarray(one["max"], np.float64) for one in found], axis=0).tolist()
 
 
 def _check(conventions: Mapping[str, Any], has_state: bool, has_cameras: bool) -> None:

@@ -234,13 +234,14 @@ def _write_episodes(
 
 def _write_records(root: Path, before: Committed, fresh: Sequence[dict[str, Any]], indices: Sequence[int]) -> None:
     keys = list(fresh[0]["histograms"])
+    seen = [_lists(episode["histograms"]) if keys else None for episode in fresh]
     levels = pa.struct([(key, pa.list_(pa.list_(pa.int64()))) for key in keys])
     table = pa.table(
         {
             "episode_index": pa.array(indices, pa.int64()),
             "number": pa.array([episode["number"] for episode in fresh], pa.int64()),
             "record": [json.dumps(episode["record"]) for episode in fresh],
-            "histograms": pa.array([_lists(episode["histograms"]) for episode in fresh], levels if keys else pa.null()),
+            "histograms": pa.array(seen, levels if keys else pa.null()),
         }
     )
     _write_parquet(root / RECORDS_PATH.format(file_index=before.episode_files), table)
