@@ -13,6 +13,7 @@ also share its state encoder and head, and keep normalisation of their own unles
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -42,13 +43,17 @@ SHARE = "share/"
 `loss/<source>` what that source adds to the loss: the one divided by the other is the source's own loss."""
 
 Normalisation = Literal["source", "shared"]
+Part = nn.Module | nn.Parameter
 
 
 class Demonstrations(Protocol):
     """What a crew needs to know of a source of training data, such as `embodied.data.Windows`."""
 
-    columns: Mapping[str, np.ndarray]
-    episode_ends: np.ndarray
+    @property
+    def columns(self) -> Mapping[str, np.ndarray]: ...
+
+    @property
+    def episode_ends(self) -> np.ndarray: ...
 
     @property
     def embodiment(self) -> Embodiment: ...
@@ -91,7 +96,8 @@ class Crew(nn.Module):
         apart = _Patterns(["processing"] if normalisation == "source" else [], ())
         for group in bodies:
             _tie([agents[name] for name in group], apart)
-        for path, part in _common(list(agents.values())):  # registered first: this is how they are called
+        # Registered before the agents, so that this is what shared parts are called.
+        for path, part in _common(list(agents.values()), len(agents) == 1):
             _plant(self, path, part)
         self.agents: Any = nn.ModuleDict(dict(agents))
 
@@ -268,54 +274,59 @@ def _names(module: nn.Module) -> list[str]:
 
 
 def _tie(modules: Sequence[nn.Module], own: _Patterns, path: str = "") -> None:
-    """Give all of them the first one's parts, where all have that part in the same shape and it is nobody's own."""
-    first, *others = modules
-    for name, child in first.named_children():
+    """Give modules of one kind the same parts, where they have them in the same shape and they are nobody's own."""
+    for name in dict.fromkeys(name for module in modules for name in module._modules):
         here = f"{path}.{name}" if path else name
-        children = [getattr(module, name, None) for module in modules]
-        if here in own or not all(isinstance(other, type(child)) for other in children):
-            continue
-        whole = path or name != "model"  # the model itself knows the names of its cameras
-        if whole and not any(f"{here}.{inner}" in own for inner in _names(child)) and _alike(here, modules, children):
-            for other in others:
-                setattr(other, name, child)
+        holders = [module for module in modules if module._modules.get(name) is not None]
+        whole = here != "model"  # which knows the names of its cameras
+        groups: dict[Any, list[nn.Module]] = {}
+        for module in holders if here not in own else ():
+            groups.setdefault(_signature(here, module), []).append(module)
+        kinds: dict[type, list[nn.Module]] = {}
+        for group in groups.values():
+            first = group[0]._modules[name]
+            assert first is not None
+            if whole and not any(f"{here}.{inner}" in own for inner in _names(first)):
+                for other in group[1:]:
+                    setattr(other, name, first)
+                group = group[:1]
+            kinds.setdefault(type(first), []).extend(getattr(module, name) for module in group)
+        for alike in kinds.values():
+            _tie(alike, own, here)
+    for name in dict.fromkeys(name for module in modules for name in module._parameters):
+        first_of: dict[torch.Size, nn.Parameter] = {}
+        for module in modules if (f"{path}.{name}" if path else name) not in own else ():
+            parameter = module._parameters.get(name)
+            if parameter is not None:
+                setattr(module, name, first_of.setdefault(parameter.shape, parameter))
+
+
+def _signature(here: str, holder: nn.Module) -> Any:
+    """Equal for parts that can stand in for each other: the same classes and sizes and, where they have one, config."""
+    part = holder._modules[here.rpartition(".")[2]]
+    assert part is not None
+    kinds = tuple((name, type(module), module.extra_repr()) for name, module in part.named_modules())
+    sizes = tuple((name, tensor.shape) for name, tensor in part.state_dict().items())
+    config = json.dumps(holder.config.get(here), sort_keys=True) if isinstance(holder, Agent) else ""
+    return kinds, sizes, config
+
+
+def _common(modules: Sequence[nn.Module], alone: bool, path: str = "") -> Iterator[tuple[str, Part]]:
+    """Name and object of what all who have such a part hold together, whole parts; `alone`: there is one agent."""
+    for name in dict.fromkeys(name for module in modules for name in module._modules):
+        here = f"{path}.{name}" if path else name
+        held = [part for module in modules if (part := module._modules.get(name)) is not None]
+        if len({id(part) for part in held}) == 1 and (alone or len(held) > 1) and here != "model":
+            yield here, held[0]
         else:
-            _tie(children, own, here)
-    for name, parameter in first.named_parameters(recurse=False):
-        found = [module._parameters.get(name) for module in modules]
-        here = f"{path}.{name}" if path else name
-        if here not in own and all(p is not None and p.shape == parameter.shape for p in found):
-            for other in others:
-                setattr(other, name, parameter)
+            yield from _common(held, alone, here)
+    for name in dict.fromkeys(name for module in modules for name in module._parameters):
+        kept = [parameter for module in modules if (parameter := module._parameters.get(name)) is not None]
+        if len({id(parameter) for parameter in kept}) == 1 and (alone or len(kept) > 1):
+            yield (f"{path}.{name}" if path else name), kept[0]
 
 
-def _alike(here: str, modules: Sequence[nn.Module], children: Sequence[nn.Module]) -> bool:
-    """Whether these parts are interchangeable: the same classes, sizes and, where they have one, config."""
-    configs = [getattr(module, "config", {}) for module in modules]
-    same = all(isinstance(c, dict) and c.get(here) == configs[0].get(here) for c in configs) or "." in here
-
-    def shape(child: nn.Module) -> tuple:
-        kinds = [(name, type(module), module.extra_repr()) for name, module in child.named_modules()]
-        return kinds, [(name, tensor.shape) for name, tensor in child.state_dict().items()]
-
-    return same and all(shape(child) == shape(children[0]) for child in children[1:])
-
-
-def _common(modules: Sequence[nn.Module], path: str = "") -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
-    """Name and object of what all of them hold, the largest parts."""
-    for name, child in modules[0].named_children():
-        here = f"{path}.{name}" if path else name
-        children = [module._modules.get(name) for module in modules]
-        if all(other is child for other in children) and here != "model":
-            yield here, child
-        elif all(other is not None for other in children):
-            yield from _common([other for other in children if other is not None], here)
-    for name, parameter in modules[0].named_parameters(recurse=False):
-        if all(module._parameters.get(name) is parameter for module in modules):
-            yield (f"{path}.{name}" if path else name), parameter
-
-
-def _plant(root: nn.Module, path: str, part: nn.Module | nn.Parameter) -> None:
+def _plant(root: nn.Module, path: str, part: Part) -> None:
     """Let `root.<path>` be this part, with empty modules on the way."""
     *parents, last = path.split(".")
     for name in parents:

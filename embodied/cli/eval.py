@@ -35,12 +35,12 @@ def work(config: DictConfig) -> dict[str, Any]:
         if plain[key] < least:
             raise ValueError(f"{key} is {least} or more, got {key}={plain[key]}")
     env, out = plain["env"] | {"name": split_name(plain["env"])}, Path(plain["out"])
-    source = locate_policy(str(plain["policy"]))
+    source = locate_policy(str(plain["policy"]), source=plain["source"])
     identity = {**source.identity(), "env": {"name": env["name"], "make": env["make"]}, "seed": plain["seed"]}
     if source.kind == "expert":
         identity["expert"] = env.get("expert")
     with only_one(out, "evaluation"), Environments(env, plain["num_envs"], source.kind == "expert") as environments:
-        body = environments.embodiment if source.kind == "random" else None  # asking waits for it to be built
+        body = environments.embodiment if source.wants_body else None  # asking waits for it to be built
         policy = source.load(body, plain["device"], plain["exact"])
         seeds = range(plain["seed"], plain["seed"] + plain["episodes"])
         episodes = [(task, seed) for task in environments.tasks for seed in seeds]

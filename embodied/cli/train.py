@@ -3,6 +3,11 @@
 embodied-train experiment=quickstart data.root=data/button out=runs/quickstart
 embodied-train experiment=quickstart data.root=data/button out=runs/quickstart resume=true
 
+A checkpoint to start from, and several datasets and bodies at once (docs/training.md):
+
+embodied-train experiment=finetune init=runs/cross data.root=data/new_body out=runs/new
+embodied-train 'data.sources={arm:{root:data/arm,weight:2},cart:{root:data/cart}}' out=runs/cross
+
 Several processes learn what one does; `accelerate launch` also starts them on several machines:
 
 torchrun --nproc_per_node 2 -m embodied.cli.train experiment=quickstart data.root=data/button out=runs/quickstart
@@ -13,8 +18,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from embodied.cli.app import command
@@ -23,8 +30,12 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from embodied.agent import Agent
-    from embodied.data import Windows
+    from embodied.crew import Crew
+    from embodied.data.sources import Demonstrations
     from embodied.training.run_folder import RunFolder
+
+GROUPS = {"encoder": "model", "connector": "model", "backbone": "model", "denoiser": "head"}
+"""Config groups that are parts of a larger one."""
 
 
 def train(config: DictConfig) -> dict[str, Any]:
@@ -33,16 +44,22 @@ def train(config: DictConfig) -> dict[str, Any]:
     Raises:
         ValueError: something in the config, the dataset or the run's folder is not as it has to be.
     """
+    from embodied.data.sources import open_sources
     from embodied.training.processes import main_first, make_accelerator
     from embodied.training.run_folder import RunFolder
     from embodied.training.trainer import Settings
 
+    if config.data.sources and OmegaConf.is_missing(config.data, "root"):
+        config.data.root = None
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    start = _located(plain)
+    if plain["init"]:
+        plain = _brought(plain, start)
     settings = Settings(**plain["trainer"])
     accelerator = make_accelerator(settings.device)
-    share = plain["data"]["validation"]
-    windows, held_out = main_first(
-        accelerator, lambda main: _windows(plain["data"], plain["chunk"], share, plain["seed"], main)
+    sources = main_first(
+        accelerator,
+        lambda main: open_sources(plain["data"], plain["chunk"], plain["seed"], sys.stderr if main else None),
     )
 
     def opened(main: bool) -> RunFolder:
@@ -50,21 +67,58 @@ def train(config: DictConfig) -> dict[str, Any]:
 
     run = main_first(accelerator, opened)
     try:
-        return _trainer(plain, settings, accelerator, windows, held_out, run).train()
+        return _trainer(plain, settings, accelerator, sources, run, start).train()
     finally:
         run.close()
+
+
+def _located(plain: dict[str, Any]) -> Path | None:
+    """The folder of the checkpoint to start from; None to start from nothing, or to go on."""
+    from embodied.evaluation.policies import locate_policy
+    from embodied.training.run_folder import newest
+
+    if not plain["init"] or (plain["resume"] and newest(plain["out"])):
+        return None
+    folder = locate_policy(str(plain["init"]), "init").folder
+    if folder is None:
+        raise ValueError(f"init={plain['init']} is no checkpoint: name the folder of a run, a checkpoint or an agent")
+    return folder
+
+
+def _brought(plain: dict[str, Any], start: Path | None) -> dict[str, Any]:
+    """The config with the checkpoint's own nodes for the parts in `keep`; a run that goes on has them in its config.
+
+    Raises:
+        ValueError: `keep` names no part; or the command line configures a part that is the checkpoint's.
+    """
+    from embodied.building import nearest
+    from embodied.training.run_folder import read_config
+    from embodied.training.warm_start import BROUGHT, config_of
+
+    for part in plain["keep"]:
+        if part not in BROUGHT:
+            raise ValueError(f"keep has '{part}'{nearest(str(part), BROUGHT)}")
+    for text in HydraConfig.get().overrides.task if HydraConfig.initialized() else ():
+        key = text.lstrip("+~").split("=")[0].split("@")[0]
+        part = GROUPS.get(key.split(".")[0].split("/")[0], key.split(".")[0])
+        if part in plain["keep"]:
+            rest = ",".join(other for other in plain["keep"] if other != part)
+            raise ValueError(
+                f"{text} would do nothing: with init, {part} is the checkpoint's, unless keep=[{rest}]"
+            )
+    found = read_config(plain["out"]) if start is None else config_of(start)
+    return plain | {part: found[part] for part in plain["keep"] if part in found}
 
 
 def _trainer(
     plain: dict[str, Any],
     settings: Any,
     accelerator: Accelerator,
-    windows: Windows,
-    held_out: Windows | None,
+    sources: dict[str, Demonstrations],
     run: RunFolder,
+    start: Path | None,
 ) -> Any:
     from embodied.building import build
-    from embodied.data import BatchStream
     from embodied.training.lora import add_lora
     from embodied.training.optimizer import OptimizerRecipe
     from embodied.training.schedule import make_schedule
@@ -75,7 +129,7 @@ def _trainer(
     recipe = build(plain["optimizer"], (OptimizerRecipe,))
     schedule = plain["schedule"]
     factor = make_schedule(schedule["name"], settings.max_steps, schedule["warmup"], schedule["options"])
-    agent = _agent(plain, windows, run)
+    agent = _agent(plain, sources, run, start, say)
     freeze(agent, plain["freeze"])
     if plain["lora"]["match"] is not None:
         add_lora(agent, **plain["lora"])
@@ -83,78 +137,98 @@ def _trainer(
         say(f"continuing {run.path} from step {run.saved}")
     elif plain["resume"]:
         say(f"there is nothing to resume in {run.path}: starting fresh")
-    say(f"{len(windows)} samples of {len(windows.episodes)} episodes")
+    total = sum(source.weight for source in sources.values())
+    for name, source in sources.items():
+        share = f", {source.weight / total:.0%} of each batch" if name else ""
+        count = f"{len(source.training)} samples of {len(source.training.episodes)} episodes"
+        say(f"{name}: {count}{share}" if name else count)
     say(table(agent))
-    seed = plain["seed"]
-    validation = BatchStream(held_out, settings.batch_size, seed) if held_out else None
+    held_out = {name: source.held_out for name, source in sources.items() if source.held_out is not None}
+    digest = hashlib.blake2b(digest_size=8)
+    for source in sources.values():
+        digest.update(source.training.columns["action"].tobytes())
     return Trainer(
         settings,
         agent,
-        BatchStream(windows, settings.batch_size, seed),
+        _stream({name: source.training for name, source in sources.items()}, sources, settings.batch_size, plain),
         run,
         accelerator,
         recipe,
         factor,
         plain["ema"] if plain["ema"]["decay"] else None,
-        seed=seed,
-        validation=validation,
-        data=hashlib.blake2b(windows.columns["action"].tobytes(), digest_size=8).hexdigest(),
-        name=lambda index: _place(windows, index),
+        seed=plain["seed"],
+        validation=_stream(held_out, sources, settings.batch_size, plain) if held_out else None,
+        data=digest.hexdigest(),
+        name=lambda index: _place(sources, index),
         say=say,
     )
 
 
-def _agent(plain: dict[str, Any], windows: Windows, run: RunFolder) -> Agent:
-    """The checkpoint's agent, or a new one for this dataset."""
+def _stream(windows: dict[str, Any], sources: dict[str, Demonstrations], batch_size: int, plain: dict[str, Any]) -> Any:
+    """Batches of one dataset, or mixed ones of several."""
+    from embodied.data import BatchStream, Mixture, MixtureStream
+
+    if "" in windows:
+        return BatchStream(windows[""], batch_size, plain["seed"])
+    weights = {name: sources[name].weight for name in windows}
+    return MixtureStream(Mixture(windows), weights, batch_size, plain["seed"])
+
+
+def _agent(
+    plain: dict[str, Any], sources: dict[str, Demonstrations], run: RunFolder, start: Path | None, say: Any
+) -> Agent | Crew:
+    """The checkpoint's agent or crew, or a new one for these demonstrations, that may start from another checkpoint."""
     import torch
 
     from embodied.agent import Agent, create_agent
+    from embodied.crew import Crew, create_crew
     from embodied.spec import pair
+    from embodied.training.warm_start import warm_start
 
     if run.checkpoint:
-        agent = Agent.from_pretrained(run.checkpoint)
-        assert agent.embodiment is not None
-        pair(agent=agent.embodiment, dataset=windows.embodiment)
-        return agent
+        loaded = Agent.from_pretrained(run.checkpoint) if "" in sources else Crew.from_pretrained(run.checkpoint)
+        for name, source in sources.items():
+            agent = loaded.agents[name] if isinstance(loaded, Crew) else loaded
+            pair(agent=agent.embodiment, dataset=source.training.embodiment)
+        return loaded
     torch.manual_seed(plain["seed"])
-    return create_agent(plain, windows.embodiment, windows.tasks, windows.columns, windows.episode_ends)
+    new: Agent | Crew
+    if "" in sources:
+        windows = sources[""].training
+        new = create_agent(plain, windows.embodiment, windows.tasks, windows.columns, windows.episode_ends)
+    else:
+        configs = {name: plain | _merged(plain, source.parts) for name, source in sources.items()}
+        data = {name: source.training for name, source in sources.items()}
+        new = create_crew(configs, data, plain["own"], plain["data"]["normalisation"])
+    if start is not None:
+        say(f"starting from {start}:")
+        for line in warm_start(new, start, plain["own"]):
+            say(line)
+    return new
 
 
-def _windows(
-    data: dict[str, Any], chunk: dict[str, Any], share: float, seed: int, main: bool
-) -> tuple[Windows, Windows | None]:
-    """The dataset's samples to train on, and those of the episodes held out."""
+def _merged(plain: dict[str, Any], parts: Any) -> dict[str, Any]:
+    """The configured nodes with a source's changes."""
+    nodes = OmegaConf.create({key: plain[key] for key in parts})
+    merged: Any = OmegaConf.to_container(OmegaConf.merge(nodes, OmegaConf.create(dict(parts))))
+    return merged
+
+
+def _place(sources: dict[str, Demonstrations], index: int) -> str:
+    """Where a sample is found in the data."""
     import numpy as np
 
-    from embodied.data import Cache, LeRobotDataset, Windows
+    from embodied.data import Mixture
 
-    dataset = LeRobotDataset(data["root"], data["conventions"])
-    count = len(dataset)
-    if not 0 <= share < 1:
-        raise ValueError(f"data.validation is a share of the episodes, at least 0 and below 1; got {share}")
-    held = min(max(round(share * count), 1), count - 1) if share > 0 else 0
-    if share > 0 and held == 0:
-        raise ValueError(f"data.validation={share} holds out an episode, but {data['root']} has only {count}")
-    order = np.random.default_rng(seed).permutation(count)
-    cache = Cache(
-        dataset,
-        data["cameras"],
-        location=data["cache"],
-        processes=data["processes"],
-        stream=sys.stderr if main else None,
-    )
-    sizes = {key: chunk[key] for key in ("history", "horizon", "every_step")}
-    training = Windows(cache, episodes=sorted(order[held:].tolist()), **sizes)
-    return training, Windows(cache, episodes=sorted(order[:held].tolist()), **sizes) if held else None
-
-
-def _place(windows: Windows, index: int) -> str:
-    """Where a sample is found in the dataset."""
-    import numpy as np
-
+    name, local = "", index
+    if "" not in sources:
+        name, local = Mixture({name: source.training for name, source in sources.items()}).place(index)
+    windows = sources[name].training
     ends = windows.episode_ends
-    episode = int(np.searchsorted(ends, index, side="right"))
-    return f"{index} (episode {windows.episodes[episode]}, frame {index - (ends[episode - 1] if episode else 0)})"
+    episode = int(np.searchsorted(ends, local, side="right"))
+    frame = local - (ends[episode - 1] if episode else 0)
+    place = f"{local} (episode {windows.episodes[episode]}, frame {frame})"
+    return f"{name} {place}" if name else place
 
 
 main = command("train", train)

@@ -7,13 +7,16 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from embodied.interaction import Observation, Policy
 from embodied.spec import Embodiment
 from embodied.workers import EXPERT_ACTION
+
+if TYPE_CHECKING:
+    from embodied.agent import Agent
 
 CHECKPOINTS, LAST, CONFIG, WEIGHTS = "checkpoints", "last", "config.json", "model.safetensors"
 
@@ -68,23 +71,38 @@ class PolicySource:
         spec: as it was named.
         kind: what it is.
         folder: the agent's files; None unless it is an agent.
+        source: which agent of a crew; None: the first that drives the body.
     """
 
     spec: str
     kind: Literal["expert", "random", "agent"]
     folder: Path | None = None
+    source: str | None = None
+
+    @property
+    def wants_body(self) -> bool:
+        """Whether loading it takes the environment's embodiment: to draw actions, or to choose one agent of a crew."""
+        return self.kind == "random" or self._crew
+
+    @property
+    def _crew(self) -> bool:
+        if self.folder is None:
+            return False
+        from embodied.crew import is_crew
+
+        return is_crew(self.folder)
 
     def load(self, embodiment: Embodiment | None = None, device: str = "auto", exact: bool | None = None) -> Policy:
         """The policy.
 
         Args:
-            embodiment: the environment's; needed for `random` alone.
+            embodiment: the environment's; needed where `wants_body` says so.
             device: for an agent: `auto`, or torch's name of one.
             exact: for an agent: compute each row alone, so that results do not depend on how many environments run at
                 once; None does so on the CPU, where batches gain little.
 
         Raises:
-            ValueError: the agent's files are damaged, or of another kind.
+            ValueError: the agent's files are damaged, or of another kind; no agent of a crew drives this body.
         """
         if self.kind == "expert":
             return ExpertPolicy()
@@ -92,8 +110,6 @@ class PolicySource:
             assert embodiment is not None
             return RandomPolicy(embodiment)
         import torch
-
-        from embodied.agent import Agent
 
         assert self.folder is not None
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -103,9 +119,26 @@ class PolicySource:
             raise ValueError(f"device '{device}' is none of auto, cpu, cuda, cuda:<number>") from None
         if place.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device={device}: this machine offers torch no GPU; use device=cpu")
-        agent = Agent.from_pretrained(self.folder).to(place)
+        agent = self._chosen(embodiment).to(place)
         agent.rows_per_pass = 1 if exact or (exact is None and place.type == "cpu") else None
         return agent
+
+    def _chosen(self, embodiment: Embodiment | None) -> Agent:
+        from embodied.agent import Agent
+        from embodied.crew import Crew
+
+        assert self.folder is not None
+        if not self._crew:
+            if self.source is not None:
+                raise ValueError(f"source={self.source}: {self.spec} is a single agent, not a crew of several")
+            return Agent.from_pretrained(self.folder)
+        assert embodiment is not None
+        crew = Crew.from_pretrained(self.folder)
+        try:
+            chosen: Agent = crew.agents[crew.choose(embodiment, self.source)]
+        except ValueError as error:
+            raise ValueError(f"policy={self.spec}: {error}") from None
+        return chosen
 
     def identity(self) -> dict[str, Any]:
         """What decides its actions, as JSON: an agent's files by their content."""
@@ -115,11 +148,17 @@ class PolicySource:
         for name in (CONFIG, WEIGHTS):
             with (self.folder / name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
-        return {"policy": "agent", "weights": digest.hexdigest()}
+        chosen = {"source": self.source} if self.source else {}
+        return {"policy": "agent", "weights": digest.hexdigest(), **chosen}
 
 
-def locate_policy(spec: str) -> PolicySource:
+def locate_policy(spec: str, key: str = "policy", source: str | None = None) -> PolicySource:
     """Find what `spec` names, without loading it.
+
+    Args:
+        spec: as it was given.
+        key: what it was given as, for messages.
+        source: which agent of a crew; None leaves that to the environment.
 
     Raises:
         ValueError: there is no such folder (the nearest one is named), it holds no agent, or it is a kind of policy
@@ -128,19 +167,19 @@ def locate_policy(spec: str) -> PolicySource:
     if spec in ("expert", "random"):
         return PolicySource(spec, "expert" if spec == "expert" else "random")
     if spec.startswith(("ws://", "wss://")):
-        raise ValueError(f"policy={spec} is a policy server, which needs the deploy extra: this version has none yet")
+        raise ValueError(f"{key}={spec} is a policy server, which needs the deploy extra: this version has none yet")
     folder = Path(spec).expanduser()
     if not folder.exists():
-        raise ValueError(f"policy={spec}: there is no such folder{_near(folder)}")
+        raise ValueError(f"{key}={spec}: there is no such folder{_near(folder)}")
     if not folder.is_dir():
-        raise ValueError(f"policy={spec} is a file: name the folder of a run, a checkpoint or an agent")
+        raise ValueError(f"{key}={spec} is a file: name the folder of a run, a checkpoint or an agent")
     for candidate in (folder / CHECKPOINTS / LAST, folder / LAST, folder):
         if (candidate / CONFIG).is_file() and (candidate / WEIGHTS).is_file():
-            return PolicySource(spec, "agent", candidate.resolve())
+            return PolicySource(spec, "agent", candidate.resolve(), source)
     if (folder / CHECKPOINTS).exists() or (folder / "config.yaml").exists():
-        raise ValueError(f"policy={spec} is a run without a complete checkpoint yet: there is no {CHECKPOINTS}/{LAST}")
+        raise ValueError(f"{key}={spec} is a run without a complete checkpoint yet: there is no {CHECKPOINTS}/{LAST}")
     missing = f"there is no {CONFIG} with {WEIGHTS}, and no {CHECKPOINTS}/{LAST}, in it"
-    raise ValueError(f"policy={spec} holds no agent: {missing}")
+    raise ValueError(f"{key}={spec} holds no agent: {missing}")
 
 
 def split_name(env: Mapping[str, Any]) -> str:

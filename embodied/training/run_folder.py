@@ -107,22 +107,31 @@ class RunFolder:
             self._lock.close()
 
     def _compare(self, config: Mapping[str, Any]) -> None:
-        file = self.path / CONFIG
-        try:
-            before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise ValueError(f"{file} can't be read, so it is unknown what to continue: {error}") from None
-        old, new = dict(_leaves(before)), dict(_leaves(config))
+        old, new = dict(_leaves(read_config(self.path))), dict(_leaves(config))
         constant = str(old.get("schedule.name", "")).startswith("constant")
         for key in [*new, *(key for key in old if key not in new)]:
             was, now = old.get(key, "absent"), new.get(key, "absent")
-            if was == now or key in FREE or (key == "trainer.max_steps" and constant):
+            if was == now or _shared(key) in FREE or (key == "trainer.max_steps" and constant):
                 continue
             hint = "; the learning-rate schedule depends on it" if key == "trainer.max_steps" else ""
             raise ValueError(
                 f"resume: {key} was {was} and is now {now}{hint}. "
                 f"Give the old value to continue {self.path}, or another out= for a new run"
             )
+
+
+def read_config(run: str | Path) -> dict[str, Any]:
+    """What a run was configured as.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    file = Path(run) / CONFIG
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"{file} can't be read, so it is unknown what to continue: {error}") from None
+    return found if isinstance(found, dict) else {}
 
 
 def steps(run: str | Path) -> list[Path]:
@@ -154,6 +163,11 @@ def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, config
+
+
+def _shared(key: str) -> str:
+    """`data.sources.<name>.root` counts as `data.root` does."""
+    return re.sub(r"^data\.sources\.[^.]+\.", "data.", key)
 
 
 def _locked(folder: Path) -> IO[str]:

@@ -53,19 +53,20 @@ def count(module: nn.Module, trainable: bool = False) -> int:
 
 def _rows(module: nn.Module) -> Iterator[tuple[str, int, int]]:
     """Part, trainable, total; what several parts share counts for the first."""
-    seen: set[int] = set()
 
-    def fresh(part: nn.Module) -> tuple[int, int]:
+    def fresh(part: nn.Module, seen: set[int]) -> tuple[int, int]:
         parameters = [p for p in part.parameters() if id(p) not in seen]
         seen.update(id(p) for p in parameters)
         return sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters)
 
-    children = list(module.named_children())
-    largest = max(children, key=lambda child: count(child[1]), default=("", module))[0]
-    for name, child in children:
-        inner = list(child.named_children()) if name == largest or isinstance(child, nn.ModuleDict) else []
-        yield from ((f"{name}.{n}", *fresh(part)) for n, part in inner)
-        yield f"{name} (rest)" if inner else name, *fresh(child)
+    met: set[int] = set()
+    sizes = {name: fresh(child, met)[1] for name, child in module.named_children()}
+    met.clear()
+    for name, child in module.named_children():
+        opened = sizes[name] == max(sizes.values()) or type(child) in (nn.Module, nn.ModuleDict)  # mere containers
+        inner = list(child.named_children()) if opened else []
+        yield from ((f"{name}.{n}", *fresh(part, met)) for n, part in inner)
+        yield f"{name} (rest)" if inner else name, *fresh(child, met)
     yield "all", count(module, trainable=True), count(module)
 
 
