@@ -274,8 +274,10 @@ class EnvironmentHost:
 
 
 def within_bounds(action: np.ndarray, embodiment: Embodiment) -> np.ndarray:
-    """`action` (A,) clipped to the embodiment's bounds, float32."""
+    """`action` (A,) clipped to the embodiment's bounds, float32; an index of a name is left as it is."""
     spec = embodiment.action
+    if spec.kind == "categorical":
+        return np.asarray(action, np.float32).reshape(1)
     low, high = np.asarray(spec.low, np.float32), np.asarray(spec.high, np.float32)
     return np.clip(np.asarray(action, np.float32), low, high)
 

@@ -228,18 +228,23 @@ class _Rollout:
         # Wait for stragglers as long as half a call takes: one more call for them would cost more.
         self.patience = 0.9 * self.patience + 0.1 * min(seconds / 2, 0.1)
         spec = self.environments.embodiment.action
-        if len(actions) != len(due) or (spec.kind == "continuous" and np.shape(actions) != (len(due), spec.dim)):
+        numeric = spec.kind in ("continuous", "categorical")
+        if len(actions) != len(due) or (numeric and np.shape(actions) != (len(due), spec.width)):
             raise ValueError(
                 f"{type(self.policy).__name__} returned actions of shape {np.shape(actions)} for {len(due)} slots: "
-                f"{self.environments.name} takes ({len(due)}, {spec.dim})"
+                f"{self.environments.name} takes ({len(due)}, {spec.width})"
             )
         for slot, action in zip(due, actions, strict=True):
             slot.inference += seconds / len(due)
             slot.observation = None
+            if numeric and not np.isfinite(action).all():
+                self._finish(slot, f"the action of step {len(slot.rewards)} was not finite")
+                continue
+            if spec.kind == "categorical" and action[0] not in range(spec.dim):
+                wrong = f"the action of step {len(slot.rewards)} was {action[0]:g}"
+                self._finish(slot, f"{wrong}, no index from 0 to {spec.dim - 1}")
+                continue
             if spec.kind == "continuous":
-                if not np.isfinite(action).all():
-                    self._finish(slot, f"the action of step {len(slot.rewards)} was not finite")
-                    continue
                 clipped = within_bounds(action, self.environments.embodiment)
                 slot.clipped += not np.allclose(clipped, action, rtol=0, atol=1e-5)
                 action = clipped

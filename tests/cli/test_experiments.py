@@ -10,13 +10,15 @@ from embodied.cli.configs import compose
 from embodied.spec import ActionSpec, Camera, Embodiment, StateSpec
 
 SWAPS = [
-    *(f"head={name}" for name in ("mlp", "token", "diffusion")),
+    *(f"head={name}" for name in ("mlp", "token", "rt1", "fast", "gaussian", "diffusion")),
+    *(f"head={name}" for name in ("rnn", "gpt", "transformer", "mixture")),
     *(f"encoder={name}" for name in ("convolution", "clip", "siglip", "dinov2", "vit")),
-    *(f"connector={name}" for name in ("linear", "mlp", "resampler")),
+    *(f"connector={name}" for name in ("keypoints", "linear", "mlp", "resampler")),
     *(f"backbone={name}" for name in ("llama", "qwen2")),
-    *(f"execution={name}" for name in ("receding_horizon", "temporal_ensemble")),
+    *(f"execution={name}" for name in ("receding_horizon", "temporal_ensemble", "adaptive_ensemble")),
+    *(f"execution={name}" for name in ("newest", "average")),
     *(f"processing={name}" for name in ("default", "none")),
-    *(f"model.attention={name}" for name in ("bidirectional", "causal", "stepwise")),
+    *(f"model.attention={name}" for name in ("bidirectional", "causal", "stepwise", "framewise")),
     "model.share_encoder=false",
     "model.state=null",
     "chunk.history=2",
@@ -24,9 +26,27 @@ SWAPS = [
 ]
 
 
+EXPERIMENTS = [
+    ["experiment=octo"],
+    ["experiment=octo", "head=mixture"],
+    ["experiment=roboflamingo"],
+    ["experiment=roboflamingo", "head=gpt"],
+    ["experiment=roboflamingo", "head=transformer", "head.attend=steps"],
+]
+
+
 @pytest.mark.parametrize("swap", SWAPS)
 def test_one_word_swaps_a_part_of_quickstart(swap):
-    config = compose("train", ["experiment=quickstart", "data.root=none", "out=none", swap])
+    builds_learns_and_acts("experiment=quickstart", swap)
+
+
+@pytest.mark.parametrize("words", EXPERIMENTS, ids=" ".join)
+def test_a_published_design_is_one_word(words):
+    builds_learns_and_acts(*words)
+
+
+def builds_learns_and_acts(*words):
+    config = compose("train", ["data.root=none", "out=none", *words])
     action = ActionSpec(("x", "y"), ("m", "m"), (-1.0, -1.0), (1.0, 1.0))
     cameras = (Camera("front", 32, 32, "fake"), Camera("hand", 32, 32, "fake"))
     body = Embodiment("toy", action, StateSpec(("x",), ("m",)), cameras, rate=10)
@@ -37,11 +57,12 @@ def test_one_word_swaps_a_part_of_quickstart(swap):
     plain = OmegaConf.to_container(config, resolve=True)
     agent = create_agent(plain, body, ["go"], columns, np.array([9]))
     history, horizon = config.chunk.history, config.chunk.horizon
+    steps = (2, history) if config.chunk.every_step else (2,)
     batch = {f"observation.images.{c.name}": torch.zeros(2, history, 32, 32, 3, dtype=torch.uint8) for c in cameras} | {
         "observation.state": torch.zeros(2, history, 1),
         "observation_is_pad": torch.zeros(2, history, dtype=torch.bool),
-        "action": torch.from_numpy(rng.uniform(-1, 1, (2, horizon, 2)).astype(np.float32)),
-        "action_is_pad": torch.zeros(2, horizon, dtype=torch.bool),
+        "action": torch.from_numpy(rng.uniform(-1, 1, (*steps, horizon, 2)).astype(np.float32)),
+        "action_is_pad": torch.zeros(*steps, horizon, dtype=torch.bool),
         "task": ["go", "go"],
     }
     agent.loss(batch)["loss"].backward()

@@ -8,9 +8,15 @@ from safetensors.torch import load_file, save_file
 
 from embodied.building import build
 from embodied.contracts import ActionHead
+from policies.heads.consistency import ConsistencyHead
+from policies.heads.denoisers.expert import ActionExpert
+from policies.heads.categorical import GaussianHead
 from policies.heads.denoisers.mlp import MLPDenoiser
+from policies.heads.denoisers.transformer import TransformerDenoiser
+from policies.heads.denoisers.unet import UNetDenoiser
 from policies.heads.diffusion import DiffusionHead
 from policies.heads.fast import FastHead
+from policies.heads.flow import FlowHead
 from policies.heads.gpt import GPTHead
 from policies.heads.mixture import MixtureHead
 from policies.heads.mlp import MLPHead
@@ -20,6 +26,9 @@ from policies.heads.token import TokenHead
 from policies.heads.transformer import TransformerHead
 
 WIDTH, HORIZON, ACTIONS = 16, 4, 3
+LAYERS = {"model_type": "llama", "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1}
+LAYERS |= {"hidden_size": WIDTH, "head_dim": WIDTH}
+"""What the tiny language model's layer is like, for heads that attend it."""
 
 
 def fitted(head):
@@ -45,6 +54,7 @@ HEADS = {
     "token": lambda: TokenHead(WIDTH, HORIZON, ACTIONS, 2),
     "token, parallel": lambda: TokenHead(WIDTH, HORIZON, ACTIONS, 2, decoding="parallel"),
     "token, rt1": lambda: TokenHead(WIDTH, HORIZON, ACTIONS, 2, binning="rt1", temperature=1.0),
+    "gaussian": lambda: GaussianHead(WIDTH, HORIZON, ACTIONS, 2, hidden=[64], sample_std=1.0),
     "fast": lambda: fitted(FastHead(WIDTH, HORIZON, ACTIONS, 2, vocabulary=200)),
     "fast, drawn": lambda: fitted(FastHead(WIDTH, HORIZON, ACTIONS, 2, vocabulary=200, temperature=1.0)),
     "token, drawn": lambda: TokenHead(WIDTH, HORIZON, ACTIONS, 2, temperature=1.0, pooling="mean"),
@@ -52,6 +62,18 @@ HEADS = {
     "diffusion, ddpm": lambda: DiffusionHead(
         WIDTH, HORIZON, ACTIONS, 2, MLPDenoiser(hidden=64), sampler="ddpm", prediction="sample"
     ),
+    "diffusion, unet, dpm": lambda: DiffusionHead(
+        WIDTH, HORIZON, ACTIONS, 2, UNetDenoiser([16, 32, 32], time_width=16), sampler="dpm", prediction="v_prediction"
+    ),
+    "diffusion, transformer": lambda: DiffusionHead(
+        WIDTH, HORIZON, ACTIONS, 2, TransformerDenoiser(32, 2, condition_blocks=1), draws=2
+    ),
+    "flow": lambda: FlowHead(WIDTH, HORIZON, ACTIONS, 2, ActionExpert(32, 64), draws=2, layers=LAYERS),
+    "flow, adaptive": lambda: FlowHead(
+        WIDTH, HORIZON, ACTIONS, 2, ActionExpert(32, 64, adaptive_norm=True, insulate=True), layers=LAYERS
+    ),
+    "flow, mlp": lambda: FlowHead(WIDTH, HORIZON, ACTIONS, 2, MLPDenoiser(hidden=64), draws=2),
+    "consistency": lambda: ConsistencyHead(WIDTH, HORIZON, ACTIONS, 2, MLPDenoiser(hidden=64), draws=2),
 }
 every_head = pytest.mark.parametrize("head", [pytest.param(make, id=name) for name, make in HEADS.items()])
 
@@ -91,6 +113,12 @@ def train(head, language_model, observe, target, steps, rate, batch=32):
         ("token, parallel", 300, 1e-2, 0.02),
         ("fast", 300, 1e-2, 0.04),
         ("diffusion", 500, 3e-3, 0.1),
+        ("diffusion, unet, dpm", 300, 3e-3, 0.1),
+        ("diffusion, transformer", 300, 3e-3, 0.1),
+        ("flow", 300, 3e-3, 0.1),
+        ("flow, adaptive", 300, 3e-3, 0.1),
+        ("flow, mlp", 300, 3e-3, 0.1),
+        ("consistency", 300, 3e-3, 0.1),
     ],
 )
 def test_learns_a_function_of_the_latest_step(name, steps, rate, allowed, language_model, observe):
