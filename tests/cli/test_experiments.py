@@ -11,7 +11,7 @@ from embodied.spec import ActionSpec, Camera, Embodiment, StateSpec
 
 SWAPS = [
     *(f"head={name}" for name in ("mlp", "token", "rt1", "fast", "gaussian", "diffusion")),
-    *(f"head={name}" for name in ("rnn", "gpt", "transformer", "mixture")),
+    *(f"head={name}" for name in ("rnn", "gpt", "transformer", "mixture", "octo")),
     *(f"encoder={name}" for name in ("convolution", "clip", "siglip", "dinov2", "vit")),
     *(f"connector={name}" for name in ("keypoints", "linear", "mlp", "resampler")),
     *(f"backbone={name}" for name in ("llama", "qwen2")),

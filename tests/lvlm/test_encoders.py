@@ -1,9 +1,11 @@
 """Encoders and connectors: shapes, and the vision transformers equal transformers' own pipeline."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, CLIPConfig, CLIPModel
 
+from embodied.lvlm.connectors.keypoints import Keypoints
 from embodied.lvlm.connectors.projection import LinearConnector, MLPConnector
 from embodied.lvlm.connectors.resampler import PerceiverResampler
 from embodied.lvlm.encoders.convolution import ConvolutionalStem
@@ -88,10 +90,70 @@ def test_bytes_and_floats_are_the_same_picture():
 
 @pytest.mark.parametrize(
     "connector, tokens",
-    [(LinearConnector(24, 32), 9), (MLPConnector(24, 32), 9), (PerceiverResampler(24, 32, queries=5), 5)],
+    [
+        (LinearConnector(24, 32), 9),
+        (MLPConnector(24, 32), 9),
+        (PerceiverResampler(24, 32, queries=5), 5),
+        (Keypoints(24, 32, keypoints=12, tokens=4), 4),
+        (Keypoints(24, 32, keypoints=6, tokens=3, look=0), 3),
+    ],
 )
 def test_connectors_give_the_tokens_they_promise(connector, tokens):
     assert connector(torch.randn(2, 9, 24)).shape == (2, tokens, 32) and connector.tokens(9) == tokens
+
+
+def test_keypoints_are_the_mean_position_of_a_softmax_over_the_grid():
+    connector, features = Keypoints(24, 32, keypoints=8, tokens=2, columns=5), torch.randn(2, 15, 24)
+    weights = torch.nn.functional.softmax(connector.maps(features), dim=1).detach().numpy()
+    x, y = (np.arange(5) + 0.5) / 5 * 2 - 1, (np.arange(3) + 0.5) / 3 * 2 - 1
+    expected = np.zeros((2, 8, 2))
+    for row in range(3):
+        for column in range(5):
+            expected += weights[:, row * 5 + column, :, None] * np.array([x[column], y[row]])
+    found = connector.positions(connector.maps(features).softmax(1)).detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_keypoints_follow_what_moves():
+    connector = Keypoints(8, 16, keypoints=4, tokens=2)
+    scene = torch.zeros(1, 6, 6, 8)
+    scene[0, 2, 1] = 1000 * torch.randn(8)
+    moved = scene.roll((1, 2), dims=(1, 2))
+    before, after = (connector.positions(connector.maps(s.flatten(1, 2)).softmax(1)) for s in (scene, moved))
+    seen = connector.maps(scene.flatten(1, 2))[0].argmax(0) == 13  # the points that look at the thing
+    assert seen.any()
+    torch.testing.assert_close(
+        (after - before)[0, seen], torch.tensor([[2 / 3, 1 / 3]]).expand(int(seen.sum()), 2), atol=2e-2, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, features, says",
+    [
+        ({"keypoints": 10, "tokens": 4}, 9, "4 tokens do not share 10 keypoints evenly"),
+        ({"look": -1}, 9, "sizes are positive"),
+        ({}, 8, "8 features are no grid"),
+        ({"columns": 4}, 9, "9 features are no grid of 4 columns"),
+    ],
+)
+def test_keypoints_say_what_does_not_fit(arguments, features, says):
+    with pytest.raises(ValueError, match=says):
+        Keypoints(24, 32, **arguments)(torch.randn(1, features, 24))
+
+
+def test_residual_blocks_add_to_the_grid_they_stand_behind():
+    plain, deep = ConvolutionalStem((8, 16), patch=4), ConvolutionalStem((8, 16), patch=4, blocks=2)
+    for block in list(deep.stages)[-4:-2]:
+        torch.nn.init.zeros_(block.net[-1].weight)
+        torch.nn.init.zeros_(block.net[-1].bias)
+    names = zip(deep.stages[:-4].state_dict(), plain.stages[:-2].state_dict().values(), strict=True)
+    deep.stages[:-4].load_state_dict(dict(names))
+    deep.position.load_state_dict(plain.position.state_dict())
+    assert torch.equal(plain(some_images()), deep(some_images()))
+    torch.nn.init.ones_(deep.stages[-3].net[-1].weight)
+    assert not torch.equal(plain(some_images()), deep(some_images()))
+    with pytest.raises(ValueError, match="must not be negative"):
+        ConvolutionalStem((8, 16), blocks=-1)
 
 
 def test_a_resampler_does_not_care_about_the_order_of_features():

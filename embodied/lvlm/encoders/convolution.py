@@ -23,20 +23,24 @@ class ConvolutionalStem(ImageEncoder):
         widths: channels after each stage; a stage halves height and width.
         patch: kernel and stride of a first patch-wise convolution with `widths[0]` channels, instead of a 3x3 stage of
             stride 2. 4 saves most of the time that full resolution costs.
+        blocks: residual 3x3 convolutions after the last stage, which let a cell see more around it.
 
     Raises:
-        ValueError: no widths, or one that 8 groups do not divide.
+        ValueError: no widths, or one that 8 groups do not divide; a negative number of blocks.
     """
 
-    def __init__(self, widths: Sequence[int] = (32, 64, 96, 128), patch: int = 2) -> None:
+    def __init__(self, widths: Sequence[int] = (32, 64, 96, 128), patch: int = 2, blocks: int = 0) -> None:
         super().__init__(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
         if not widths or any(width % 8 for width in widths):
             raise ValueError(f"ConvolutionalStem: widths are multiples of 8, at least one, got {list(widths)}")
+        if blocks < 0:
+            raise ValueError(f"ConvolutionalStem: blocks must not be negative, got {blocks}")
         self.dim = widths[-1]
         first = nn.Conv2d(3, widths[0], 3, 2, 1) if patch == 2 else nn.Conv2d(3, widths[0], patch, patch)
         layers: list[nn.Module] = [first]
         for n_in, n_out in pairwise(widths):
             layers += [nn.GroupNorm(8, n_in), nn.SiLU(), nn.Conv2d(n_in, n_out, 3, 2, 1)]
+        layers += [_Residual(self.dim) for _ in range(blocks)]
         self.stages = nn.Sequential(*layers, nn.GroupNorm(8, self.dim), nn.SiLU())
         self.position = nn.Linear(4, self.dim)
 
@@ -46,6 +50,15 @@ class ConvolutionalStem(ImageEncoder):
         return features + self.position(
             grid_coordinates(grid.shape[-2], grid.shape[-1], grid.device).to(features.dtype)
         )
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.GroupNorm(8, width), nn.SiLU(), nn.Conv2d(width, width, 3, 1, 1))
+
+    def forward(self, grid: Tensor) -> Tensor:
+        return grid + self.net(grid)
 
 
 def grid_coordinates(height: int, width: int, device: torch.device | None = None) -> Tensor:
