@@ -150,7 +150,7 @@ def convert(config: dict[str, Any]) -> Mapping[str, Any]:
     begun = time.monotonic()
     format = config["format"] or guess_format(config["root"])
     if format == "lerobot":
-        told = [key for key in ("fps", "robot", "instruction", "subset") if config[key] is not None]
+        told = [key for key in ("fps", "robot", "instruction", "subset", "leave_out") if config[key] is not None]
         told += [f"keys.{key}" for key, value in config["keys"].items() if value is not None]
         if told:
             raise ValueError(f"a LeRobot dataset tells this itself: leave out {', '.join(told)}")
@@ -162,6 +162,7 @@ def convert(config: dict[str, Any]) -> Mapping[str, Any]:
         config["robot"],
         config["instruction"],
         config["conventions"],
+        config["leave_out"] or (),
         sys.stderr,
     )
     converting(dataset, config["out"], config["image_storage"] or "image", sys.stderr)
@@ -169,11 +170,17 @@ def convert(config: dict[str, Any]) -> Mapping[str, Any]:
 
 
 def merge(config: dict[str, Any]) -> Mapping[str, Any]:
-    """Make one dataset of several."""
+    """Make one dataset of several; `conventions` are for those that don't tell their own."""
     from embodied.data import edit
+    from embodied.data.lerobot.format import EMBODIMENT
 
     begun = time.monotonic()
-    edit.merge([_open({**config, "root": root}) for root in config["roots"]], config["out"], sys.stderr)
+    told = [(Path(root) / EMBODIMENT).is_file() for root in config["roots"]]
+    asked = [
+        {**config, "root": root, **({"conventions": None} if own else {})}
+        for root, own in zip(config["roots"], told, strict=True)
+    ]
+    edit.merge([_open(one) for one in asked], config["out"], sys.stderr)
     return _made(config["out"], begun)
 
 

@@ -20,17 +20,18 @@ def assemble(
     embodiment: Embodiment,
     images: str,
     settings: Mapping[str, Any],
-    episodes: int,
+    episodes: Sequence[int],
     stage: Callable[[int], None],
     stream: TextIO | None = None,
 ) -> int:
-    """Stage the episodes 0 to `episodes` - 1 that are not there yet, then make the dataset; returns how many it has.
+    """Stage those episodes that are not there yet, then make the dataset; returns how many it has.
 
     What was staged outlives an interruption or an error, and the same call goes on after it. An error before the first
     episode leaves nothing behind, so that the next attempt may use other settings.
 
     Args:
         out, embodiment, images, settings: as `begin`'s.
+        episodes: their numbers, ascending: the order in which they end up.
         stage: stages an episode under the number given.
         stream: where progress goes.
 
@@ -43,8 +44,8 @@ def assemble(
         fresh = not (out / COLLECTION).is_file()
         there = begin(out, embodiment, images, settings)
         try:
-            progress = Progress(episodes, "episodes", done=len(there), stream=stream)
-            for number in range(episodes):
+            progress = Progress(len(episodes), "episodes", done=len(there & set(episodes)), stream=stream)
+            for number in episodes:
                 if number not in there:
                     stage(number)
                     progress.advance()

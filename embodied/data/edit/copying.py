@@ -25,7 +25,6 @@ from embodied.data.lerobot.format import (
     INDEX_FEATURES,
     Feature,
     data_schema,
-    from_column,
     to_column,
 )
 from embodied.data.lerobot.images import encode_png
@@ -99,8 +98,8 @@ class Copier:
             OSError: a file is missing, or cannot be written.
         """
         dataset, keys = self.dataset, self._keys()
-        stored = [key for key in keys.values() if dataset.features[key].dtype != "video"]
-        rows = dataset.table(number, [*stored, *(["task_index"] if "task_index" in dataset.columns else [])])
+        indices = [key for key in ("task_index",) if key in dataset.columns]
+        numbers = dataset.low_dimensional(number, [keys[k] for k, f in self.features.items() if not f.visual] + indices)
         videos: dict[str, Callable[[Path], object]] = {}
         columns: list[pa.Array] = []
         unchanged = []
@@ -112,16 +111,16 @@ class Copier:
             if feature.dtype == "video":
                 videos[key] = self._video(number, keys[key], same)
             elif feature.dtype == "image":
-                columns.append(self._stored_images(rows, keys[key]) if same else self._png(number, keys[key]))
+                columns.append(self._stored_images(number, keys[key]) if same else self._png(number, keys[key]))
             else:
-                columns.append(to_column(from_column(rows[keys[key]], source), feature))
+                columns.append(to_column(numbers[keys[key]], feature))
         table = pa.Table.from_arrays(columns, schema=data_schema(self.features))
         row: Mapping[str, Any] = self._records.get(number, {})
         known = {key: row.get("histograms", {}).get(keys[key]) for key in unchanged}
         histograms = {key: counts for key, counts in known.items() if counts is not None}
         record = {key: value for key, value in dataset.records[number].items() if key != "number"}
         try:
-            task = self._task(number, rows)
+            task = self._task(number, numbers.get("task_index", np.empty(0, np.int64)))
             stage_encoded(self.root, target, table, self.features, videos, task, record, histograms)
         except ValueError as error:
             raise ValueError(f"{dataset.root}: episode {number}: {error}") from None
@@ -130,17 +129,16 @@ class Copier:
         """The dataset's key of each key of the copy."""
         return {copied_key(key, feature): key for key, feature in self.dataset.features.items()}
 
-    def _task(self, number: int, rows: pa.Table) -> str:
-        tasks = self.dataset.tasks
-        found = set(rows["task_index"].to_pylist()) if "task_index" in rows.column_names else set()
+    def _task(self, number: int, indices: np.ndarray) -> str:
+        tasks, found = self.dataset.tasks, set(indices.tolist())
         if len(found) > 1:
             raise ValueError(f"it has {len(found)} instructions, and an episode is copied under one: filter it out")
         index = found.pop() if found else -1
         return tasks[index] if 0 <= index < len(tasks) else " ".join(self.dataset.episodes[number].tasks[:1])
 
-    def _stored_images(self, rows: pa.Table, key: str) -> pa.Array:
+    def _stored_images(self, number: int, key: str) -> pa.Array:
         """The bytes as they are; those in files of their own are brought in."""
-        column = rows[key].combine_chunks()
+        column = self.dataset.table(number, [key])[key].combine_chunks()
         data = pc.struct_field(column, "bytes")
         if data.null_count:
             paths = pc.struct_field(column, "path").to_pylist()

@@ -200,7 +200,7 @@ def write(
         copiers[id(dataset)].stage(number, target)
 
     embodiment = _scaled(datasets[0].embodiment, images)
-    return assemble(out, embodiment, storage, settings, len(choices), stage, stream)
+    return assemble(out, embodiment, storage, settings, range(len(choices)), stage, stream)
 
 
 def _scaled(embodiment: Embodiment, images: Images) -> Embodiment:

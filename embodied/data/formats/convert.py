@@ -16,7 +16,7 @@ from embodied.spec import TASK
 
 
 def convert(dataset: ForeignDataset, out: str | Path, images: str = "image", stream: TextIO | None = None) -> int:
-    """Write every episode of a dataset, in its order; returns how many there are.
+    """Write every episode of a dataset but those left out, in its order; returns how many there are.
 
     One episode is in memory at a time. Interrupted, the same call goes on after the last whole episode, as long as
     neither the source nor the keys have changed.
@@ -29,7 +29,7 @@ def convert(dataset: ForeignDataset, out: str | Path, images: str = "image", str
 
     Raises:
         ValueError: something is missing or damaged, named by file, episode and key; episodes before it are kept for
-            the next attempt.
+            the next attempt, which may leave that one out.
         OSError: it cannot be written.
     """
     refuse_overlap(out, [dataset.root])
@@ -42,12 +42,15 @@ def convert(dataset: ForeignDataset, out: str | Path, images: str = "image", str
     }
 
     def stage(number: int) -> None:
-        frames: dict[str, Any] = dataset.episode(number)
-        task = frames.pop(TASK)
-        with named(f"{dataset.root}: {dataset.source.names[number]}"):
-            stage_episode(out, number, frames, task, dataset.source.record(number))
+        try:
+            frames: dict[str, Any] = dataset.episode(number)
+            task = frames.pop(TASK)
+            with named(f"{dataset.root}: {dataset.source.names[number]}"):
+                stage_episode(out, number, frames, task, dataset.source.record(number))
+        except ValueError as error:
+            raise ValueError(f"{error} (leave_out=[{number}] goes on without it)") from None
 
-    return assemble(out, dataset.embodiment, images, settings, len(dataset), stage, stream)
+    return assemble(out, dataset.embodiment, images, settings, dataset.numbers, stage, stream)
 
 
 def _fingerprint(dataset: ForeignDataset) -> str:

@@ -30,11 +30,13 @@ class ForeignDataset:
         robot: name of the body, where another than the file's is wanted.
         instruction: of every episode, where the files hold none or another is wanted.
         conventions: an Embodiment, a mapping (see `lerobot.conventions`), or a JSON file of either.
+        leave_out: numbers of episodes that are not looked at for the embodiment, and not converted.
         stream: where progress goes when every action has to be read for its bounds.
 
     Attributes:
         root, fps, cameras: as `LeRobotDataset`'s.
         keys: what is what, resolved.
+        numbers: of the episodes that aren't left out.
         features: of cameras, `observation.state` and `action`.
 
     Raises:
@@ -49,6 +51,7 @@ class ForeignDataset:
         robot: str | None = None,
         instruction: str | None = None,
         conventions: Embodiment | Mapping[str, Any] | str | Path | None = None,
+        leave_out: Sequence[int] = (),
         stream: TextIO | None = None,
     ) -> None:
         self.source, self.root, self._stream = source, source.root, stream
@@ -56,6 +59,12 @@ class ForeignDataset:
             raise ValueError(f"{self.root} does not tell how many steps a second has: give fps")
         if fps is not None and (fps <= 0 or (source.fps is not None and fps != source.fps)):
             raise ValueError(f"fps is {fps:g}, but {self.root} was recorded at {source.fps or 'a positive rate'}")
+        unknown = [number for number in leave_out if not 0 <= number < len(source.names)]
+        if unknown:
+            raise ValueError(f"{self.root} has episodes 0 to {len(self) - 1}: {unknown[0]} cannot be left out")
+        self.numbers = [number for number in range(len(source.names)) if number not in set(leave_out)]
+        if not self.numbers:
+            raise ValueError(f"every episode of {self.root} is left out")
         self.fps = float(fps or source.fps or 0)
         self.robot = robot or source.robot
         self.keys = _resolve(source, keys or Keys())
@@ -129,12 +138,16 @@ class ForeignDataset:
             return given
         if "name" in given:
             return Embodiment.from_dict(given)
-        action = dict(given.get("action") or {})
-        if not {"low", "high"} <= set(action) and action:
-            low, high = self._bounds()
-            action = {"low": low, "high": high, **action}
         catalog = Catalog(self.root, self.source.format, self.robot, self.fps, self.features, (), ())
-        return derive(catalog, {name: self.camera_feature(name) for name in self.cameras}, {**given, "action": action})
+        cameras = {name: self.camera_feature(name) for name in self.cameras}
+        action = dict(given.get("action") or {})
+        open_ends = {side: [0.0] * self.features[ACTION].shape[0] for side in ("low", "high") if side not in action}
+        if open_ends and action:
+            derive(
+                catalog, cameras, {**given, "action": {**open_ends, **action}}
+            )  # before all is read: is it complete?
+            action = {**dict(zip(("low", "high"), self._bounds(), strict=True)), **action}
+        return derive(catalog, cameras, {**given, "action": action})
 
     @cached_property
     def _of_camera(self) -> dict[str, str]:
@@ -164,11 +177,14 @@ class ForeignDataset:
         return result
 
     def _bounds(self) -> tuple[list[float], list[float]]:
-        progress = Progress(len(self), "episodes looked at for the bounds of actions", stream=self._stream)
+        progress = Progress(len(self.numbers), "episodes looked at for the bounds of actions", stream=self._stream)
         low: Any = np.inf
         high: Any = -np.inf
-        for number in range(len(self)):
-            actions = self.low_dimensional(number)[ACTION]
+        for number in self.numbers:
+            try:
+                actions = self.low_dimensional(number)[ACTION]
+            except ValueError as error:
+                raise ValueError(f"{error} (leave_out=[{number}] goes on without it)") from None
             low, high = np.minimum(low, actions.min(0)), np.maximum(high, actions.max(0))
             progress.advance()
         return low.tolist(), high.tolist()

@@ -75,6 +75,14 @@ def test_libero_says_its_instruction_itself(file):
     assert ForeignDataset(open_source(file), Keys(state=STATE)).episode(0)["task"] == "pick up the bowl"
 
 
+def test_an_instruction_may_be_stored_beside_the_steps(file):
+    with h5py.File(file, "a") as out:
+        for number, length in enumerate((6, 9, 4)):
+            out[f"data/demo_{number}/said"] = [f"lift {number}"] * length
+    dataset = ForeignDataset(open_source(file), Keys(state=STATE, task="said"))
+    assert [dataset.episode(number)["task"] for number in range(3)] == ["lift 0", "lift 1", "lift 2"]
+
+
 @pytest.mark.parametrize(
     "keys, says",
     [
