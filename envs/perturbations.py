@@ -6,7 +6,7 @@ and its objects where the seed puts them, and changes something else:
 | kind | what changes |
 |---|---|
 | `camera` | each camera is up to 4 cm off its place along each of its axes, and up to 4 degrees turned about each |
-| `lighting` | the light is 0.5 to 1.5 times as bright, tinted by up to 15 %, and comes from elsewhere |
+| `lighting` | the light is 0.5 to 0.75 or 1.25 to 1.5 times as bright, tinted by up to 15 %, from elsewhere |
 | `colour` | floor, table and walls have another colour; objects, goals and robot a somewhat different one |
 | `distractors` | 3 small things that can be seen and not touched lie about, clear of objects and goals |
 | `start` | the hand starts up to 3 cm off along each axis |
@@ -29,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from embodied.building import nearest
 
@@ -127,7 +128,7 @@ class Drawn:
             return None
         random, level = self._random("camera", name), self.levels["camera"]
         offset, turn = random.uniform(-0.04, 0.04, 3) * level, np.radians(random.uniform(-4, 4, 3) * level)
-        return CameraShift(offset, _rotation(turn))
+        return CameraShift(offset, Rotation.from_rotvec(turn).as_matrix())
 
     def light(self) -> Light:
         """How the light differs."""
@@ -160,7 +161,7 @@ class Drawn:
         return red, green, blue
 
     def distractors(
-        self, low: Sequence[float], high: Sequence[float], clear: Sequence[Sequence[float]], gap: float = 0.08
+        self, low: Sequence[float], high: Sequence[float], clear: Sequence[np.ndarray], gap: float = 0.08
     ) -> list[Distractor]:
         """The things that lie about.
 
@@ -194,17 +195,7 @@ class Drawn:
         """The task in words: `usual`, or one of `others`, whatever the level."""
         if "instruction" not in self.levels or not others:
             return usual
-        return str(others[self._random("instruction").integers(len(others))])
+        return str(others[int(self._random("instruction").integers(len(others)))])
 
     def _random(self, kind: str, what: str = "") -> np.random.Generator:
         return np.random.default_rng([self.seed, zlib.crc32(f"{kind}/{self.task}/{what}".encode())])
-
-
-def _rotation(turn: np.ndarray) -> np.ndarray:
-    """The rotation (3, 3) by the vector's length, in radians, about its direction (Rodrigues)."""
-    angle = float(np.linalg.norm(turn))
-    if angle == 0:
-        return np.eye(3)
-    x, y, z = turn / angle
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

@@ -32,8 +32,10 @@ from gymnasium import spaces
 
 from embodied.building import nearest
 from embodied.spec import ENVIRONMENT_STATE, IMAGES, STATE, TASK, ActionSpec, Embodiment, StateSpec
+from envs.mujoco.appearance import Appearance
 from envs.mujoco.opengl import load_mujoco
-from envs.mujoco.rendering import Quality, Renderer, View, place_cameras, views_of
+from envs.mujoco.rendering import Quality, Renderer, Solid, View, place_cameras, views_of
+from envs.perturbations import Drawn, Perturbations
 
 CAMERAS = ("topview", "corner", "corner2", "corner3", "corner4", "behindGripper", "gripperPOV")
 UPSIDE_DOWN = ("corner", "corner2", "corner3", "corner4")
@@ -42,6 +44,10 @@ HAND = 4
 OBJECTS = 18
 """goes on to here with up to two objects' positions and quaternions (then the frame before, then the goal)."""
 TRUTH = OBJECTS - HAND + 3
+SURROUNDINGS = ("basic_floor", "table_wood", "wall_metal")
+"""The materials of floor, table and wall."""
+TABLE = ((-0.35, 0.4), (0.35, 0.9))
+"""The part of the table's top, which is at height 0, where things may lie about: corners (x, y), metres."""
 BIG = 1 << 16
 """Model arrays of more bytes are geometry and textures, which no task changes."""
 
@@ -71,6 +77,12 @@ def instructions() -> dict[str, str]:
     return dict(yaml.safe_load(Path(__file__).with_name("metaworld_tasks.yaml").read_text(encoding="utf-8")))
 
 
+@cache
+def rephrased() -> dict[str, list[str]]:
+    """Other words for each task."""
+    return dict(yaml.safe_load(Path(__file__).with_name("metaworld_rephrased.yaml").read_text(encoding="utf-8")))
+
+
 class MetaWorld(gymnasium.Env):
     """One or several Meta-World tasks; implements `embodied.interaction.Environment`.
 
@@ -98,9 +110,10 @@ class MetaWorld(gymnasium.Env):
         camera_positions: put a camera elsewhere, metres; LeRobot's Meta-World data has corner2 at (0.75, 0.075, 0.7).
         shadows, reflections, samples: see `rendering.Quality`.
         keep: how many tasks stay compiled; compiling takes 0.2 to 0.4 s, keeping 20 MB, or 80 MB with pictures.
+        perturb: level by kind of perturbation, see `envs.perturbations`.
 
     Raises:
-        ValueError: an unknown task, camera or mode; Meta-World is not installed.
+        ValueError: an unknown task, camera, mode or perturbation; Meta-World is not installed.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": int(RATE)}  # noqa: RUF012 (gymnasium's name)
@@ -120,6 +133,7 @@ class MetaWorld(gymnasium.Env):
         reflections: bool = False,
         samples: int = 0,
         keep: int = 10,
+        perturb: Mapping[str, float] | None = None,
         render_mode: str | None = None,
     ) -> None:
         self.tasks = tuple(instructions() if tasks is None else tasks)
@@ -136,6 +150,7 @@ class MetaWorld(gymnasium.Env):
             raise ValueError(f"MetaWorld: render_mode is rgb_array or none, got '{render_mode}'")
         if observe != "state" and not cameras:
             raise ValueError(f"MetaWorld: observe={observe} needs a camera; there is {', '.join(CAMERAS)}")
+        self._perturbations = Perturbations(perturb or {})
         _library()
         self.max_steps, self.stop_on_success, self.out_of_bounds = max_steps, stop_on_success, out_of_bounds
         self.render_mode = render_mode
@@ -149,7 +164,8 @@ class MetaWorld(gymnasium.Env):
         self.observation_space = self._space()
         self._compiled: OrderedDict[str, _Compiled] = OrderedDict()
         self._keep = max(keep, 1)
-        self.task = self.tasks[0]
+        self.task, self._instruction = self.tasks[0], ""
+        self._extras: list[Solid] = []
         self._sim: Any = None
         self._truth = np.zeros(0)
         self._steps = self._clipped = 0
@@ -178,7 +194,12 @@ class MetaWorld(gymnasium.Env):
         if task not in self.tasks:
             raise ValueError(f"this environment was not made for task '{task}'{nearest(task, self.tasks)}")
         self.task = task
-        self._sim, self._truth = self._model_of(task).begin(seed)
+        drawn = self._perturbations.of(task, seed)
+        self._instruction = drawn.instruction(instructions()[task], rephrased()[task])
+        self._sim, self._truth = self._model_of(task).begin(seed, drawn)
+        clear = [self._truth[HAND : HAND + 3], self._truth[HAND + 7 : HAND + 10], self._truth[-3:]]
+        things = drawn.distractors(*TABLE, clear, gap=0.12)
+        self._extras = [Solid(x.shape, x.size, x.colour, (*x.place, x.size)) for x in things]
         self._steps = self._clipped = 0
         return self._observe(), {"success": False, "task": task, "clipped": 0}
 
@@ -214,7 +235,7 @@ class MetaWorld(gymnasium.Env):
             raise ValueError("MetaWorld: call reset before render")
         if not self._views:
             raise ValueError("MetaWorld: there is no camera to render from; name one in cameras")
-        return next(iter(self._renderer.render(self._sim.model, self._sim.data).values()))
+        return next(iter(self._renderer.render(self._sim.model, self._sim.data, self._extras).values()))
 
     def close(self) -> None:
         """Give back the OpenGL context and the compiled tasks; the environment can be reset again."""
@@ -237,19 +258,19 @@ class MetaWorld(gymnasium.Env):
 
     def _observe(self) -> dict[str, Any]:
         now = self._truth
-        observation: dict[str, Any] = {STATE: now[:HAND].astype(np.float32), TASK: instructions()[self.task]}
+        observation: dict[str, Any] = {STATE: now[:HAND].astype(np.float32), TASK: self._instruction}
         if self._with_truth:
             observation[ENVIRONMENT_STATE] = np.concatenate([now[HAND:OBJECTS], now[-3:]]).astype(np.float32)
         if self._with_pixels:
-            pictures = self._renderer.render(self._sim.model, self._sim.data)
+            pictures = self._renderer.render(self._sim.model, self._sim.data, self._extras)
             observation |= {IMAGES + name: picture for name, picture in pictures.items()}
         return observation
 
     def _space(self) -> spaces.Dict:
-        longest = max(len(text) for text in instructions().values())
+        texts = [*instructions().values(), *(text for texts in rephrased().values() for text in texts)]
         parts: dict[str, spaces.Space] = {
             STATE: spaces.Box(-np.inf, np.inf, (STATE_SPEC.dim,), np.float32),
-            TASK: spaces.Text(longest, charset="abcdefghijklmnopqrstuvwxyz ,"),
+            TASK: spaces.Text(max(map(len, texts)), charset="abcdefghijklmnopqrstuvwxyz ,"),
         }
         if self._with_truth:
             parts[ENVIRONMENT_STATE] = spaces.Box(-np.inf, np.inf, (TRUTH,), np.float32)
@@ -279,10 +300,17 @@ class _Compiled:
         place_cameras(self.model, views)
         names = [name for name in dir(self.model) if not name.startswith("_")]
         arrays = {name: getattr(self.model, name) for name in names if _is_array(self.model, name)}
+        self._appearance = Appearance(self.model, SURROUNDINGS)
+        self._cameras = [view.name for view in views]
         self._pristine = [(array, array.copy()) for array in arrays.values() if 0 < array.nbytes <= BIG]
 
-    def begin(self, seed: int) -> tuple[Any, np.ndarray]:
-        """A Meta-World object at the start of the episode that the seed names, and its observation (39,)."""
+    def begin(self, seed: int, drawn: Drawn) -> tuple[Any, np.ndarray]:
+        """A Meta-World object at the start of the episode that the seed names, and its observation (39,).
+
+        Args:
+            seed: where object and goal are.
+            drawn: how the episode is perturbed.
+        """
         for array, content in self._pristine:
             array[...] = content
         sim = self._class.__new__(self._class)
@@ -299,7 +327,11 @@ class _Compiled:
         sim.reset_model()
         del sim._reset_hand
         sim._freeze_rand_vec = True
+        if np.any(drawn.start()):
+            sim.hand_init_pos = np.asarray(sim.hand_init_pos) + drawn.start()
         gymnasium.envs.mujoco.MujocoEnv.reset(sim)
+        if drawn.levels:
+            self._appearance.apply(drawn, self._cameras)
         # Its tasks leave the goal marker and some objects drawn where they were before; this moves what depends on
         # positions alone and leaves the physics' state as it is.
         self._mujoco.mj_kinematics(self.model, sim.data)

@@ -49,6 +49,23 @@ class View:
 
 
 @dataclass(frozen=True)
+class Solid:
+    """A thing that is drawn and is in no model.
+
+    Attributes:
+        shape: `box`, `ball` or `cylinder`, upright.
+        size: half its extent in every direction, metres.
+        colour: red, green and blue, 0 to 1.
+        place: its centre in the world, metres.
+    """
+
+    shape: str
+    size: float
+    colour: tuple[float, float, float]
+    place: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
 class Quality:
     """What is drawn besides the bodies themselves.
 
@@ -125,8 +142,12 @@ class Renderer:
         self._context: Any = None
         self._loaded: OrderedDict[int, _Loaded] = OrderedDict()
 
-    def render(self, model: Any, data: Any) -> dict[str, np.ndarray]:
+    def render(self, model: Any, data: Any, extras: Sequence[Solid] = ()) -> dict[str, np.ndarray]:
         """One picture per view, by camera name: uint8 (H, W, 3), RGB, the right way up.
+
+        Args:
+            model, data: the scene.
+            extras: things to draw that the model does not have.
 
         Raises:
             RenderingUnavailable: no OpenGL works here.
@@ -134,7 +155,7 @@ class Renderer:
         if not self.views:
             return {}
         loaded = self._load(model)
-        return {view.name: loaded.draw(data, view) for view in self.views}
+        return {view.name: loaded.draw(data, view, extras) for view in self.views}
 
     def forget(self, model: Any) -> None:
         """Drop what was loaded for a model."""
@@ -215,7 +236,7 @@ class _Loaded:
         """Draw into this model's own buffer: MuJoCo would draw the first picture into that of the model before."""
         self._mujoco.mjr_setBuffer(self._mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._gl)
 
-    def draw(self, data: Any, view: View) -> np.ndarray:
+    def draw(self, data: Any, view: View, extras: Sequence[Solid]) -> np.ndarray:
         mujoco, model = self._mujoco, self.model
         self._camera.fixedcamid = self._cameras[view]
         if self._cull:
@@ -224,12 +245,22 @@ class _Loaded:
             model, data, self._option, self._perturb, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
         )
         model.geom_group[:] = self._groups
+        for solid in extras:
+            self._add(solid)
         rectangle = mujoco.MjrRect(0, 0, view.width, view.height)
         mujoco.mjr_render(rectangle, self._scene, self._gl)
         picture = np.empty((view.height, view.width, 3), np.uint8)
         mujoco.mjr_readPixels(picture, None, rectangle, self._gl)
         # OpenGL's rows run upwards. Turned by 180 degrees they are right, and the columns are wrong.
         return np.ascontiguousarray(picture[:, ::-1] if view.upside_down else picture[::-1])
+
+    def _add(self, solid: Solid) -> None:
+        mujoco, scene = self._mujoco, self._scene
+        kinds = {"box": "mjGEOM_BOX", "ball": "mjGEOM_SPHERE", "cylinder": "mjGEOM_CYLINDER"}
+        kind = getattr(mujoco.mjtGeom, kinds[solid.shape])
+        size, colour = np.full(3, solid.size), np.array([*solid.colour, 1.0], np.float32)
+        mujoco.mjv_initGeom(scene.geoms[scene.ngeom], kind, size, np.array(solid.place), np.eye(3).ravel(), colour)
+        scene.ngeom += 1
 
     def _out_of_sight(self, data: Any, view: View) -> np.ndarray:
         """Which bodies' bounding spheres lie wholly outside the camera's view, (geoms,), bool."""

@@ -159,7 +159,7 @@ class PandaGym(gymnasium.Env):
     With `control=joints`, the state goes on with the seven joint angles (rad). The environment state is two objects'
     position (m), rotation (rad, Euler angles), velocity (m/s) and angular velocity (rad/s), then their two goals' (m);
     zeros for those a task does not have. The reward is panda-gym's sparse one: 0 at the goal and -1 elsewhere. `info`
-    holds `success` (bool), `task` (the task's name) and `clipped` (how many actions of this episode were out of bounds).
+    holds `success` (bool), `task` (the task's name) and `clipped` (how many of the episode's actions were out of bounds).
 
     Args:
         tasks: of `TASKS`; None for all five.
@@ -362,7 +362,7 @@ class PandaGym(gymnasium.Env):
     @staticmethod
     def _lay(client: Any, shape: str, size: float, colour: Sequence[float], place: Sequence[float]) -> None:
         kinds = {"box": client.GEOM_BOX, "ball": client.GEOM_SPHERE, "cylinder": client.GEOM_CYLINDER}
-        extent = {"box": {"halfExtents": [size] * 3}, "ball": {"radius": size}, "cylinder": {"radius": size}}[shape]
+        extent: dict[str, Any] = {"halfExtents": [size] * 3} if shape == "box" else {"radius": size}
         if shape == "cylinder":
             extent["length"] = 2 * size
         look = client.createVisualShape(kinds[shape], rgbaColor=[*colour, 1.0], **extent)
