@@ -91,10 +91,9 @@ class Crew(nn.Module):
         if normalisation not in get_args(Normalisation):
             raise ValueError(f"normalisation is one of {', '.join(get_args(Normalisation))}, got '{normalisation}'")
         self.own, self.normalisation = tuple(own), normalisation
-        bodies = by_body({name: agent.embodiment for name, agent in agents.items()})
-        _tie([agents[group[0]] for group in bodies], _Patterns(own, agents.values()))
+        _tie(list(agents.values()), _Patterns(own, agents.values()))
         apart = _Patterns(["processing"] if normalisation == "source" else [], ())
-        for group in bodies:
+        for group in by_body({name: agent.embodiment for name, agent in agents.items()}):
             _tie([agents[name] for name in group], apart)
         # Registered before the agents, so that this is what shared parts are called.
         for path, part in _common(list(agents.values()), len(agents) == 1):

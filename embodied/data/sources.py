@@ -13,7 +13,7 @@ from embodied.data.cache import Cache
 from embodied.data.lerobot import LeRobotDataset
 from embodied.data.windows import Windows
 
-SHARED = ("cameras", "conventions", "cache")
+SHARED = ("cameras", "conventions", "cache", "episodes")
 """Keys of `data` that each source may give for itself."""
 
 PARTS = ("head", "processing", "execution")
@@ -43,8 +43,8 @@ def open_sources(
     """Open, and decode where that was not done before, what `data` of a training's config names.
 
     Args:
-        data: `root`, or `sources`: `{name: {root, weight, cameras, conventions, cache, head, processing, execution}}`,
-            of which `root` is needed and what is not given is `data`'s own; and `validation`, `processes`.
+        data: `root`, or `sources`: `{name: {root, weight, cameras, conventions, cache, episodes, head, processing,
+            execution}}`, of which `root` is needed and what is not given is `data`'s own; `validation`; `processes`.
         chunk: sizes of the samples.
         seed: decides which episodes are held out.
         stream: where progress goes; None prints nothing.
@@ -88,17 +88,19 @@ def _opened(
     where: str,
     stream: TextIO | None,
 ) -> Demonstrations:
-    source = {key: data[key] for key in SHARED} | dict(source)
+    source = {key: data.get(key) for key in SHARED} | dict(source)
     weight = source.get("weight", 1.0)
     if not isinstance(weight, int | float) or not 0 < weight < float("inf"):
         raise ValueError(f"{where}.weight must be a positive number, got {weight}")
     dataset = LeRobotDataset(source["root"], source["conventions"])
-    count, share = len(dataset), data["validation"]
+    count, share = source["episodes"] or len(dataset), data["validation"]
+    if not isinstance(count, int) or not 1 <= count <= len(dataset):
+        raise ValueError(f"{source['root']} has {len(dataset)} episodes, asked for the first {count}")
     if not 0 <= share < 1:
         raise ValueError(f"data.validation is a share of the episodes, at least 0 and below 1; got {share}")
     held = min(max(round(share * count), 1), count - 1) if share > 0 else 0
     if share > 0 and held == 0:
-        raise ValueError(f"data.validation={share} holds out an episode, but {source['root']} has only {count}")
+        raise ValueError(f"data.validation={share} holds out an episode, but of {source['root']} there is only {count}")
     order = np.random.default_rng(seed).permutation(count)
     place = {"location": source["cache"], "processes": data["processes"], "stream": stream}
     cache = Cache(dataset, source["cameras"], **place)
