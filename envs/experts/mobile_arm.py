@@ -45,17 +45,17 @@ class MobileArmExpert(Expert):
         which = int(truth[-1])
         cube, bin_ = truth[3 * which : 3 * which + 3], truth[9:11]
         tips = self.env.fingertips()
-        held = np.abs(tips - cube).max() < 0.028 and felt[-1] < 0.065
+        held = np.abs(tips - cube).max() < 0.045 and 0.02 < felt[-1] < 0.07
         place = bin_ if held else cube[:2]
         stand = np.array([min(place[0] - AHEAD - AXIS, STOP), place[1]])
         there = np.linalg.norm(stand - felt[:2]) < NEAR and abs(felt[2]) < 0.15
         over = np.linalg.norm(tips[:2] - place)
-        gripper, reach = OPEN, np.append(place, 0.5)
+        gripper, reach = OPEN, np.append(place, 0.5 if held or over > 0.06 else cube[2] + 0.06)
         if held:
             gripper = OPEN if there and over < 0.04 else SHUT
-        elif over < 0.015 or (over < 0.028 and tips[2] < cube[2] + 0.07):
+        elif over < 0.015 or (over < 0.03 and tips[2] < cube[2] + 0.05):
             reach = cube
-            gripper = SHUT if tips[2] < cube[2] + 0.01 else OPEN
+            gripper = SHUT if tips[2] < cube[2] + 0.012 and over < 0.02 else OPEN
         lifted = tips[2] > 0.5
         if held and not lifted and not (there and over < 0.1):
             return self._action(felt, felt[:2], np.append(tips[:2], 0.6), gripper)  # up, before anything else

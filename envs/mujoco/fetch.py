@@ -74,9 +74,10 @@ class Fetch(GymnasiumRobotics):
 
     def viewpoints(self, task: str) -> Mapping[str, Viewpoint]:
         # slide's puck goes to the far half of a longer table
-        middle = (1.4, 0.75, 0.45) if task == "slide" else (1.3, 0.75, 0.5)
-        distance = 1.6 if task == "slide" else 1.0
-        return {"front": Viewpoint(middle, distance, 145, -35), "side": Viewpoint(middle, distance, 90, -30)}
+        # from the front and above, the arm hides the goal least: in 1 of 25 starts, 7 from the side
+        middle = (1.4, 0.75, 0.45) if task == "slide" else (1.32, 0.75, 0.5)
+        distance = 1.6 if task == "slide" else 0.9
+        return {"front": Viewpoint(middle, distance, 180, -50), "side": Viewpoint(middle, distance, 90, -30)}
 
     def begun(self) -> None:
         """Draw the goal where it is, as the library does when it renders, but without another solver step."""
