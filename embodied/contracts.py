@@ -19,7 +19,7 @@ from embodied.spec import ActionSpec, Kind
 
 __all__ = [
     "ActionHead", "Environment", "Execution", "Expert", "Generators", "Memory", "Observation", "Policy", "Prefix",
-    "Readout", "SequentialHead", "draw_integers", "draw_normal", "draw_uniform", "masked_mean", "stack",
+    "Readout", "SequentialHead", "Speller", "draw_integers", "draw_normal", "draw_uniform", "masked_mean", "stack",
 ]  # fmt: skip
 
 Generators = Sequence[torch.Generator]
@@ -62,6 +62,23 @@ class Prefix(Protocol):
         """Hidden states (B, N, D) to next-token logits (B, N, vocabulary)."""
 
 
+class Speller(Protocol):
+    """What a head that speaks in words needs of the text tokenizer.
+
+    Attributes:
+        end: the id that ends a text.
+    """
+
+    @property
+    def end(self) -> int: ...
+
+    def spell(self, text: str) -> list[int]:
+        """Ids of `text` behind other text, from which a space separates it; raises ValueError where it has none."""
+
+    def read(self, ids: Sequence[int]) -> str:
+        """The text of ids, without the spaces around it; ids that are no text leave a mark in it."""
+
+
 @dataclass(frozen=True)
 class Readout:
     """What the LVLM hands to an action head; a head takes the part it needs.
@@ -100,7 +117,7 @@ class ActionHead(nn.Module, ABC):
     Actions are what `processing` made of the embodiment's units: normalised, (B, H, A), float32. A categorical action
     is one number, A = 1, the index of its name, which processing leaves alone.
 
-    A head whose constructor takes `action` (an `ActionSpec`), `tokenizer` (the language model's `TextTokenizer`), `layers`
+    A head whose constructor takes `action` (an `ActionSpec`), `tokenizer` (the language model's, a `Speller`), `layers`
     (the language model's transformers configuration, with `model_type` and `head_dim`) or `state_dim` (S, 0 without a
     state) is given it by the agent.
 

@@ -122,7 +122,7 @@ class FastHead(SpeakingHead):
                 fits = torch.cat([fits, (left == 0).unsqueeze(1)], dim=1)
             else:
                 fits = F.pad(lengths > 0, (0, 1), value=True).expand_as(logits)
-            ids = choose(logits.masked_fill(~fits, -torch.inf), self.temperature, generators)
+            ids = choose(logits.masked_fill(~fits, -torch.inf), self.temperature, generators, ended.tolist())
             ids = ids.masked_fill(ended, self.end)
             spoken.append(ids)
             left = left - F.pad(lengths, (0, 1))[ids]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -51,7 +53,9 @@ class SpeakingHead(ActionHead):
         return readout.prefix
 
 
-def choose(logits: Tensor, temperature: float, generators: Generators | None) -> Tensor:
+def choose(
+    logits: Tensor, temperature: float, generators: Generators | None, ended: Sequence[bool] | None = None
+) -> Tensor:
     """One token per row, (B,), from float32 logits (B, V); tokens at -inf are never chosen.
 
     Each row is chosen by itself, so that its sentence does not depend on who shares its batch.
@@ -59,6 +63,8 @@ def choose(logits: Tensor, temperature: float, generators: Generators | None) ->
     Args:
         temperature: 0 takes the likeliest; above, tokens are drawn by their shares at that temperature.
         generators: what row b is drawn from; None draws from torch's default generator.
+        ended: rows whose sentence is over get token 0, and nothing is drawn from their generators: what a row draws
+            next time must not depend on how long others went on.
     """
     if temperature == 0:
         return logits.argmax(-1)
@@ -66,5 +72,9 @@ def choose(logits: Tensor, temperature: float, generators: Generators | None) ->
     if generators is None:
         return torch.multinomial(shares, 1).squeeze(1)
     # Drawn on the CPU, row by row, so that a seed gives the same tokens on every device and in every batch.
-    rows = [torch.multinomial(row, 1, generator=g) for row, g in zip(shares.cpu(), generators, strict=True)]
+    done = ended if ended is not None else [False] * len(shares)
+    rows = [
+        torch.zeros(1, dtype=torch.long) if over else torch.multinomial(row, 1, generator=generator)
+        for row, generator, over in zip(shares.cpu(), generators, done, strict=True)
+    ]
     return torch.cat(rows).to(logits.device)

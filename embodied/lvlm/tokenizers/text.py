@@ -91,6 +91,36 @@ class TextTokenizer:
         return ids, mask
 
     @property
+    def end(self) -> int:
+        """The id that ends a text.
+
+        Raises:
+            ValueError: the tokenizer has none.
+        """
+        if self.tokenizer.eos_token_id is None:
+            raise ValueError("this tokenizer has no token that ends a text (eos_token), which speaking in words needs")
+        return self.tokenizer.eos_token_id
+
+    def spell(self, text: str) -> list[int]:
+        """Ids of `text` behind other text, from which a space separates it.
+
+        Tokenizers mark the beginning of a text in different ways, or not at all; behind other text they agree.
+
+        Raises:
+            ValueError: the text cannot be spelled so that `read` gives it back.
+        """
+        before, whole = (self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in ("a", f"a {text}"))
+        if whole[: len(before)] != before or self.read(whole) != f"a {text}":
+            raise ValueError(f"this tokenizer cannot spell {text!r}: it reads {self.read(whole)!r} back for 'a {text}'")
+        return whole[len(before) :]
+
+    def read(self, ids: Sequence[int]) -> str:
+        """The text of ids, without the spaces around it; an id that is no word of the tokenizer's is marked in it."""
+        known = [i for i in ids if i < len(self)]
+        text = str(self.tokenizer.decode(known, skip_special_tokens=False, clean_up_tokenization_spaces=False)).strip()
+        return text if len(known) == len(ids) else f"{text} \ufffd"
+
+    @property
     def _filler(self) -> int:
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, self.tokenizer.bos_token_id):
             if token is not None:
