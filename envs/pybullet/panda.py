@@ -159,7 +159,7 @@ class PandaGym(gymnasium.Env):
     With `control=joints`, the state goes on with the seven joint angles (rad). The environment state is two objects'
     position (m), rotation (rad, Euler angles), velocity (m/s) and angular velocity (rad/s), then their two goals' (m);
     zeros for those a task does not have. The reward is panda-gym's sparse one: 0 at the goal and -1 elsewhere. `info`
-    holds `success` (bool), `task` (the task's name) and `clipped` (how many of the episode's actions were out of bounds).
+    holds `success` (bool), `task` (the task's name) and `clipped` (how many actions were out of bounds so far).
 
     Args:
         tasks: of `TASKS`; None for all five.
@@ -186,7 +186,7 @@ class PandaGym(gymnasium.Env):
         width: int = 96,
         observe: str = "pixels",
         control: str = "cartesian",
-        max_steps: int = 50,
+        max_steps: int = 100,
         stop_on_success: bool = True,
         out_of_bounds: str = "clip",
         perturb: Mapping[str, float] | None = None,
