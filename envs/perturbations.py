@@ -176,7 +176,7 @@ class Drawn:
         taken = [np.array(place[:2], float) for place in clear]
         things: list[Distractor] = []
         for _ in range(max(1, round(3 * self.levels["distractors"]))):
-            shape, size = str(random.choice(SHAPES)), float(random.uniform(0.014, 0.024))
+            shape, size = str(random.choice(SHAPES)), float(random.uniform(0.018, 0.03))
             red, green, blue = colorsys.hsv_to_rgb(random.random(), random.uniform(0.5, 1), random.uniform(0.4, 0.9))
             for place in random.uniform(low[:2], high[:2], (64, 2)):
                 if all(np.linalg.norm(place - other) >= gap for other in taken):
