@@ -63,14 +63,14 @@ HEADS = {
         WIDTH, HORIZON, ACTIONS, 2, MLPDenoiser(hidden=64), sampler="ddpm", prediction="sample"
     ),
     "diffusion, unet, dpm": lambda: DiffusionHead(
-        WIDTH, HORIZON, ACTIONS, 2, UNetDenoiser([16, 32, 32], time_width=16), sampler="dpm", prediction="v_prediction"
+        WIDTH, HORIZON, ACTIONS, 2, UNetDenoiser([16, 32], time_width=16), sampler="dpm", prediction="v_prediction"
     ),
     "diffusion, transformer": lambda: DiffusionHead(
         WIDTH, HORIZON, ACTIONS, 2, TransformerDenoiser(32, 2, condition_blocks=1), draws=2
     ),
     "flow": lambda: FlowHead(WIDTH, HORIZON, ACTIONS, 2, ActionExpert(32, 64), draws=2, layers=LAYERS),
     "flow, adaptive": lambda: FlowHead(
-        WIDTH, HORIZON, ACTIONS, 2, ActionExpert(32, 64, adaptive_norm=True, insulate=True), layers=LAYERS
+        WIDTH, HORIZON, ACTIONS, 2, ActionExpert(32, 64, adaptive_norm=True, insulate=True), draws=2, layers=LAYERS
     ),
     "flow, mlp": lambda: FlowHead(WIDTH, HORIZON, ACTIONS, 2, MLPDenoiser(hidden=64), draws=2),
     "consistency": lambda: ConsistencyHead(WIDTH, HORIZON, ACTIONS, 2, MLPDenoiser(hidden=64), draws=2),
@@ -113,7 +113,6 @@ def train(head, language_model, observe, target, steps, rate, batch=32):
         ("token, parallel", 300, 1e-2, 0.02),
         ("fast", 300, 1e-2, 0.04),
         ("diffusion", 500, 3e-3, 0.1),
-        ("diffusion, unet, dpm", 300, 3e-3, 0.1),
         ("diffusion, transformer", 300, 3e-3, 0.1),
         ("flow", 300, 3e-3, 0.1),
         ("flow, adaptive", 300, 3e-3, 0.1),

@@ -182,7 +182,8 @@ def _beside(rows: Tensor, copies: int) -> Tensor:
 
 def _like(layers: Any, hidden: int, intermediate: int) -> Any:
     """A transformer of the family and the attention of `layers`, with a width of its own and no vocabulary."""
-    own = {"hidden_size": hidden, "intermediate_size": intermediate, "vocab_size": 1, "pad_token_id": None}
+    own = {"hidden_size": hidden, "intermediate_size": intermediate, "vocab_size": 1}
+    own |= {f"{name}_token_id": None for name in ("bos", "eos", "pad")}
     config = {key: value for key, value in layers.items() if key not in ("model_type", "architectures", "dtype")}
     family = str(layers["model_type"])
     try:

@@ -63,13 +63,14 @@ class UNetDenoiser(PooledDenoiser):
         def block(n_in: int, n_out: int) -> ResidualBlock:
             return ResidualBlock(n_in, n_out, condition, self.kernel, self.groups, self.film_scale)
 
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        self.down = nn.ModuleList()
         for i, (n_in, n_out) in enumerate(pairwise([sizes.action_dim, *channels])):
             shrink = nn.Conv1d(n_out, n_out, 3, 2, 1) if i < len(channels) - 1 else nn.Identity()
             self.down.append(nn.ModuleList([block(n_in, n_out), block(n_out, n_out), shrink]))
         self.middle = nn.ModuleList([block(channels[-1], channels[-1]), block(channels[-1], channels[-1])])
+        self.up = nn.ModuleList()
         for n_out, n_in in reversed(list(pairwise(channels))):
-            # The deepest skip joins here; the shallowest one joins nothing, as in the published network.
+            # Each level's skip joins but the shallowest one's, as in the published network.
             grow = nn.ConvTranspose1d(n_out, n_out, 4, 2, 1)
             self.up.append(nn.ModuleList([block(n_in * 2, n_out), block(n_out, n_out), grow]))
         self.leave = nn.Sequential(
