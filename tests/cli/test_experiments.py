@@ -10,8 +10,8 @@ from embodied.cli.configs import compose
 from embodied.spec import ActionSpec, Camera, Embodiment, StateSpec
 
 SWAPS = [
-    *(f"head={name}" for name in ("mlp", "token", "rt1", "fast", "gaussian", "diffusion")),
-    *(f"head={name}" for name in ("rnn", "gpt", "transformer", "mixture", "octo")),
+    *(f"head={name}" for name in ("mlp", "token", "rt1", "rt2", "text", "fast", "gaussian", "diffusion")),
+    *(f"head={name}" for name in ("rnn", "gpt", "transformer", "mixture", "octo", "flow", "consistency")),
     *(f"encoder={name}" for name in ("convolution", "clip", "siglip", "dinov2", "vit")),
     *(f"connector={name}" for name in ("keypoints", "linear", "mlp", "resampler")),
     *(f"backbone={name}" for name in ("llama", "qwen2")),
@@ -27,6 +27,10 @@ SWAPS = [
 
 
 EXPERIMENTS = [
+    ["experiment=quickstart", "head=diffusion", "denoiser=unet", "head.sampler=dpm"],
+    ["experiment=quickstart", "head=diffusion", "denoiser=transformer"],
+    ["experiment=quickstart", "head=flow", "head.denoiser.state_token=true", "model.state=null", "backbone=qwen2"],
+    ["experiment=quickstart", "head=flow", "denoiser=mlp"],
     ["experiment=octo"],
     ["experiment=octo", "head=mixture"],
     ["experiment=roboflamingo"],

@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from embodied.building import build
 from embodied.contracts import ActionHead
+from policies.heads.categorical import GaussianHead
 from policies.heads.consistency import ConsistencyHead
 from policies.heads.denoisers.expert import ActionExpert
-from policies.heads.categorical import GaussianHead
 from policies.heads.denoisers.mlp import MLPDenoiser
 from policies.heads.denoisers.transformer import TransformerDenoiser
 from policies.heads.denoisers.unet import UNetDenoiser
