@@ -7,7 +7,7 @@
 
     embodied-dataset action=convert root=lift.hdf5 conventions=panda.json instruction='lift the cube' out=data/lift
     embodied-dataset action=merge roots=[data/push,data/pull] out=data/both
-    embodied-dataset action=split root=data/both parts={train:0.9,val:0.1} seed=0 out=data/parts
+    embodied-dataset action=split root=data/both 'parts={train:0.9,val:0.1}' seed=0 out=data/parts
     embodied-dataset action=filter root=data/both tasks=['push it'] success=true out=data/pushed
     embodied-dataset action=reencode root=data/both image_storage=video size=[96,96] out=data/small
 
@@ -38,6 +38,25 @@ NEEDS = {
 }
 """What an action cannot do without; the others need `root`."""
 
+KINDS: dict[str, tuple[Any, str]] = {
+    "fps": (int | float, "a number"),
+    "crf": (int, "a whole number"),
+    "seed": (int, "a whole number"),
+    "min_length": (int, "a whole number"),
+    "max_length": (int, "a whole number"),
+    "success": (bool, "true or false"),
+    "parts": (dict, "{name: fraction, ...}"),
+    "keys": (dict, "a group of keys"),
+}
+LISTS: dict[str, tuple[type, str]] = {
+    "roots": (str, "[folder, folder, ...]"),
+    "tasks": (str, "[instruction, ...]"),
+    "episodes": (int, "[number, ...]"),
+    "leave_out": (int, "[number, ...]"),
+    "size": (int, "[height, width]"),
+}
+"""What each key holds, if anything."""
+
 
 def work(config: DictConfig) -> Mapping[str, Any]:
     """Do what `action` says.
@@ -61,6 +80,7 @@ def work(config: DictConfig) -> Mapping[str, Any]:
     if plain["action"] not in actions:
         raise ValueError(f"embodied-dataset has no action '{plain['action']}'{nearest(plain['action'], actions)}")
     _needed(plain, *NEEDS.get(plain["action"], ("root",)))
+    _of_their_kind(plain)
     return actions[plain["action"]](plain)
 
 
@@ -228,6 +248,17 @@ def _needed(config: dict[str, Any], *keys: str) -> None:
     for key in keys:
         if not config[key]:
             raise ValueError(f"{key} is not given: action={config['action']} needs {', '.join(f'{k}=' for k in keys)}")
+
+
+def _of_their_kind(config: dict[str, Any]) -> None:
+    for key, (kind, meaning) in KINDS.items():
+        value = config[key]
+        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+            raise ValueError(f"{key} is {meaning}, got {value!r}")
+    for key, (kind, meaning) in LISTS.items():
+        value = config[key]
+        if value is not None and not (isinstance(value, list) and all(type(item) is kind for item in value)):
+            raise ValueError(f"{key} is {meaning}, got {value!r}")
 
 
 def _open(config: dict[str, Any]) -> Any:

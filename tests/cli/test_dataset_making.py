@@ -165,6 +165,11 @@ def test_merge_split_filter_and_reencode_from_the_command_line(run, here):
         (["action=reencode", "root=a", "out=c", "codec=libx266"], "cannot be encoded with 'libx266'"),
         (["action=reencode", "root=a", "out=c", "size=[96]"], "size is [height, width]"),
         (["action=reencode", "root=a", "out=c", "size=[15,24]", "image_storage=video"], "even height and width"),
+        (["action=filter", "root=a", "out=c", "min_length=long"], "min_length is a whole number, got 'long'"),
+        (["action=filter", "root=a", "out=c", "episodes=[x]"], "episodes is [number, ...], got ['x']"),
+        (["action=filter", "root=a", "out=c", "success=1"], "success is true or false, got 1"),
+        (["action=reencode", "root=a", "out=c", "size=96"], "size is [height, width], got 96"),
+        ([*CONVERT, "out=c", "keys.extra={action:rewards}"], "keys.extra cannot make 'action'"),
         (["action=reencode", "root=golden", "out=c"], "conventions are not guessed"),
     ],
 )
@@ -205,7 +210,7 @@ def test_a_file_that_changed_is_not_continued(run, here):
     assert run(*CONVERT, "conventions=body.json", "out=c")[0] == 0
     with h5py.File(here / "lift.hdf5", "a") as file:
         del file["data/demo_1"]
-    assert "was begun with settings.files" in run(*CONVERT, "conventions=body.json", "out=c")[2][0]
+    assert "c was begun with " in run(*CONVERT, "conventions=body.json", "out=c")[2][0]
 
 
 def test_conventions_are_for_the_one_that_has_none(run, here):

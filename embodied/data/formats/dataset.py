@@ -14,7 +14,7 @@ from embodied.building import nearest
 from embodied.data.formats.base import TEXT, Keys, Source, named
 from embodied.data.lerobot.catalog import Catalog
 from embodied.data.lerobot.conventions import derive
-from embodied.data.lerobot.format import Feature
+from embodied.data.lerobot.format import INDEX_FEATURES, Feature
 from embodied.files import read_json
 from embodied.progress import Progress
 from embodied.spec import ACTION, IMAGES, STATE, TASK, Embodiment
@@ -30,7 +30,7 @@ class ForeignDataset:
         robot: name of the body, where another than the file's is wanted.
         instruction: of every episode, where the files hold none or another is wanted.
         conventions: an Embodiment, a mapping (see `lerobot.conventions`), or a JSON file of either.
-        leave_out: numbers of episodes that are not looked at for the embodiment, and not converted.
+        leave_out: numbers of episodes that are not converted.
         stream: where progress goes when every action has to be read for its bounds.
 
     Attributes:
@@ -59,10 +59,10 @@ class ForeignDataset:
             raise ValueError(f"{self.root} does not tell how many steps a second has: give fps")
         if fps is not None and (fps <= 0 or (source.fps is not None and fps != source.fps)):
             raise ValueError(f"fps is {fps:g}, but {self.root} was recorded at {source.fps or 'a positive rate'}")
-        unknown = [number for number in leave_out if not 0 <= number < len(source.names)]
+        unknown = sorted(set(leave_out) - set(range(len(source.names))))
         if unknown:
             raise ValueError(f"{self.root} has episodes 0 to {len(self) - 1}: {unknown[0]} cannot be left out")
-        self.numbers = [number for number in range(len(source.names)) if number not in set(leave_out)]
+        self.numbers = sorted(set(range(len(source.names))) - set(leave_out))
         if not self.numbers:
             raise ValueError(f"every episode of {self.root} is left out")
         self.fps = float(fps or source.fps or 0)
@@ -143,9 +143,7 @@ class ForeignDataset:
         action = dict(given.get("action") or {})
         open_ends = {side: [0.0] * self.features[ACTION].shape[0] for side in ("low", "high") if side not in action}
         if open_ends and action:
-            derive(
-                catalog, cameras, {**given, "action": {**open_ends, **action}}
-            )  # before all is read: is it complete?
+            derive(catalog, cameras, {**given, "action": {**open_ends, **action}})  # is it complete? Before all is read
             action = {**dict(zip(("low", "high"), self._bounds(), strict=True)), **action}
         return derive(catalog, cameras, {**given, "action": action})
 
@@ -177,13 +175,16 @@ class ForeignDataset:
         return result
 
     def _bounds(self) -> tuple[list[float], list[float]]:
-        progress = Progress(len(self.numbers), "episodes looked at for the bounds of actions", stream=self._stream)
+        """Of all episodes that can be read, left out or not: leaving one out later does not change the embodiment."""
+        progress = Progress(len(self), "episodes looked at for the bounds of actions", stream=self._stream)
         low: Any = np.inf
         high: Any = -np.inf
-        for number in self.numbers:
+        for number in range(len(self)):
             try:
                 actions = self.low_dimensional(number)[ACTION]
             except ValueError as error:
+                if number not in self.numbers:
+                    continue
                 raise ValueError(f"{error} (leave_out=[{number}] goes on without it)") from None
             low, high = np.minimum(low, actions.min(0)), np.maximum(high, actions.max(0))
             progress.advance()
@@ -231,6 +232,9 @@ def _resolve(source: Source, told: Keys) -> Keys:
         raise ValueError(
             f"which keys of {source.root} make the state? Give keys.state=[...] (may be empty), of {numbers}"
         )
+    for column in keys.extra or {}:
+        if column in (STATE, ACTION, TASK, *INDEX_FEATURES):
+            raise ValueError(f"keys.extra cannot make '{column}', which is made otherwise: choose another name")
     extra = [key for value in (keys.extra or {}).values() for key in ([value] if isinstance(value, str) else value)]
     groups = {
         "cameras": [*(keys.cameras or {}).values()],

@@ -111,3 +111,17 @@ def test_formats_are_known_by_their_looks(tmp_path, files, source):
         guess_format(tmp_path)
     with pytest.raises(ValueError, match="no format 'rlsd' can be converted; did you mean 'rlds'"):
         open_source(source, "rlsd")
+
+
+def test_leaving_out_a_damaged_episode_goes_on_with_the_others(tmp_path, files):
+    """Its images are damaged but its actions are not: the bounds stay, so that what was begun can go on."""
+    source = files.zarr(tmp_path / "push.zarr")
+    chunk = source / "data/top/2.0.0.0"  # steps 10 to 14, of episode 1
+    chunk.write_bytes(chunk.read_bytes()[:50])
+    with pytest.raises(ValueError, match=r"episode 1: .*damaged.* \(leave_out=\[1\] goes on without it\)"):
+        convert(opened(source, files), tmp_path / "out")
+    assert staged(tmp_path / "out") == {0}
+    assert convert(opened(source, files, leave_out=[1]), tmp_path / "out") == 2
+    made = LeRobotDataset(tmp_path / "out")
+    assert check(made, stream=None) == [] and [record["number"] for record in made.records] == [0, 2]
+    np.testing.assert_array_equal(made.episode(1)["action"], files.demonstration(2)["action"])
