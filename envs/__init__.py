@@ -6,3 +6,4 @@ Importing this package registers them with Gymnasium: `gymnasium.make("embodied/
 from gymnasium.envs.registration import register
 
 register("embodied/MetaWorld-v0", entry_point="envs.mujoco.metaworld:MetaWorld", disable_env_checker=True)
+register("embodied/PandaGym-v0", entry_point="envs.pybullet.panda:PandaGym", disable_env_checker=True)

@@ -157,9 +157,12 @@ def metaworld() -> Findings:
 
 
 def pybullet() -> Findings:
+    """A simulation without a window, and panda-gym, whose tasks run in it."""
     bullet = importlib.import_module("pybullet")
     bullet.disconnect(bullet.connect(bullet.DIRECT))
-    yield Finding(SIMULATORS, "pybullet", "ok", metadata.version("pybullet"))
+    importlib.import_module("panda_gym")
+    versions = f"{metadata.version('pybullet')} with panda-gym {metadata.version('panda-gym')}"
+    yield Finding(SIMULATORS, "pybullet", "ok", versions)
 
 
 def habitat_sim() -> Findings:
