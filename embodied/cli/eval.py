@@ -39,9 +39,18 @@ def work(config: DictConfig) -> dict[str, Any]:
     identity = {**source.identity(), "env": {"name": env["name"], "make": env["make"]}, "seed": plain["seed"]}
     if source.kind == "expert":
         identity["expert"] = env.get("expert")
+    if plain["out_of_bounds"] != "clip":
+        identity["out_of_bounds"] = plain["out_of_bounds"]
+    execution = plain.get("execution")
+    if execution:
+        if source.kind != "agent":
+            raise ValueError(f"policy={source.spec} predicts no chunks: execution= is for an agent")
+        identity["execution"] = execution
     with only_one(out, "evaluation"), Environments(env, plain["num_envs"], source.kind == "expert") as environments:
         body = environments.embodiment if source.wants_body else None  # asking waits for it to be built
-        policy = source.load(body, plain["device"], plain["exact"])
+        policy: Any = source.load(body, plain["device"], plain["exact"])
+        if execution:
+            policy.execute_by(execution)
         seeds = range(plain["seed"], plain["seed"] + plain["episodes"])
         episodes = [(task, seed) for task in environments.tasks for seed in seeds]
         filmed = {(task, seed) for task in environments.tasks for seed in seeds[: plain["videos"]]}
@@ -58,7 +67,7 @@ def work(config: DictConfig) -> dict[str, Any]:
             line.advance(1, _rate(records))
 
         group = env["name"].split("/")[0]
-        limits = {"retries": plain["retries"], "timeout": plain["timeout"]}
+        limits = {key: plain[key] for key in ("retries", "timeout", "out_of_bounds")}
         rollout(policy, environments, todo, group=group, videos=filmed, out=out, on_episode=note, **limits)
         seconds = time.monotonic() - begun
         info = write_eval_info(
@@ -103,8 +112,11 @@ def _conclusions(info: dict[str, Any], records: list[Any], hourly: float) -> lis
         first = unfinished[0]
         lines.append(f"{len(unfinished)} episodes count as failed: {first.task}, seed {first.seed}: {first.error}")
     clipped, steps = sum(r.clipped_actions for r in records), sum(r.length for r in records)
-    if clipped > 0.01 * steps:
+    if clipped:
         lines.append(f"{clipped} of {steps} actions left the bounds and were clipped")
+    broken = sum(r.nan_actions for r in records)
+    if broken:
+        lines.append(f"{broken} episodes ended with an action that was not finite: the policy is numerically broken")
     died = sum(record.retries for record in records)
     if died:
         lines.append(f"{died} simulator processes died and were replaced, their episodes run again")

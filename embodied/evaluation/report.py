@@ -76,16 +76,16 @@ def warnings(info: Mapping[str, Any]) -> list[str]:
             f"Only {overall['n_episodes']} episodes: the true success rate may lie anywhere between "
             f"{low:.0f} and {high:.0f} %. More episodes narrow this."
         )
-    for key, says in {
-        "nan_actions": "actions were not finite and were replaced: the policy is numerically broken",
-        "clipped_actions": "actions left the bounds and were clipped",
-    }.items():
-        total, steps = sum(e.get(key) or 0 for e in episodes), sum(e["length"] for e in episodes)
-        if total > (0 if key == "nan_actions" else 0.01 * steps):
-            found.append(f"{total:,} of {steps:,} {says}.")
-    broken = sum(bool(e.get("error")) for e in episodes)
+    broken, clipped, steps = (
+        sum(e.get(k) or 0 for e in episodes) for k in ("nan_actions", "clipped_actions", "length")
+    )
     if broken:
-        found.append(f"Episodes that could not be finished and count as failures: {broken}.")
+        found.append(f"{broken:,} episodes ended with an action that was not finite: the policy is numerically broken.")
+    if clipped > 0.01 * steps:
+        found.append(f"{clipped:,} of {steps:,} actions left the bounds and were clipped.")
+    unfinished = sum(bool(e.get("error")) for e in episodes)
+    if unfinished:
+        found.append(f"Episodes that could not be finished and count as failures: {unfinished}.")
     again = sum(e.get("retries") or 0 for e in episodes)
     if again:
         found.append(f"Simulator processes that died, their episodes run again from the start: {again}.")
@@ -111,11 +111,16 @@ def _hero(info: Mapping[str, Any]) -> str:
     at_once = info.get("num_envs")
     lengths = [e["length"] for e in episodes if e["success"]]
     thought = [e["inference_ms"] for e in episodes if e.get("inference_ms")]
+    clipped, broken, steps = (
+        sum(e.get(k) or 0 for e in episodes) for k in ("clipped_actions", "nan_actions", "length")
+    )
     rows = [
         ("Episodes", f"{n:,}"),
         ("Seeds", text(ranges(info["seeds"], 2))),
         ("Steps to success", f"{number(sum(lengths) / len(lengths))} <small>mean</small>" if lengths else "–"),
         ("Return", f"{number(overall['avg_sum_reward'])} <small>mean</small>"),
+        ("Actions clipped", f"{clipped:,} <small>of {steps:,}</small>"),
+        ("Actions not finite", f"{broken:,}"),
         ("Policy per step", f"{number(sum(thought) / len(thought), 2)} <small>ms</small>" if thought else "–"),
         ("Wall time" + (f", {at_once} at once" if at_once else ""), duration(overall["eval_s"])),
     ]

@@ -2,12 +2,15 @@
 
 | key | what |
 |---|---|
-| `per_task`, `per_group`, `overall` | LeRobot's: successes, rewards, `pc_success` (percent), plus `ci95` (percent) |
+| `per_task`, `per_group`, `overall` | LeRobot's: successes, rewards, `pc_success` (percent); `ci95` (percent) and counts |
 | `ci95` | Wilson's 95 % interval of the overall success rate, percent |
 | `seeds` | the seeds, sorted, without repeats |
 | `episodes` | one record per episode: `task`, `seed`, `success`, `return`, `length`, counters, `video` |
 | `env`, `policy`, `embodiment` | what was measured, on what body |
 | `config`, `command`, `versions` | how to measure it again |
+
+Counted are actions that were clipped (`clipped_actions`) or not finite (`nan_actions`), and episodes that ended for
+another reason than the environment's own (`failed_to_finish`).
 
 Episodes are sorted by task and seed, so that the file does not depend on which of them ended first. JSON has no NaN: a
 reward that is not finite is written as null, counted in `nonfinite_rewards`, and left out of the means.
@@ -51,7 +54,7 @@ class EpisodeRecord:
         length: steps taken.
         group: the family the task belongs to (`metaworld`); LeRobot's `task_group`.
         instruction: what the policy was told.
-        nan_actions: steps whose action was not finite and was replaced.
+        nan_actions: actions that were not finite; the first ends the episode as a failure.
         clipped_actions: steps whose action was outside the bounds and was clipped.
         retries: how often the episode was started again after its worker died.
         seconds: wall time. inference_ms: mean time per step that the policy took, its share of the batch.
@@ -270,6 +273,9 @@ def _summary(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
         "avg_sum_reward": _mean([r.sum_reward for r in records]),
         "avg_max_reward": _mean([r.max_reward for r in records]),
         "avg_length": sum(int(r.length) for r in records) / n,
+        "clipped_actions": sum(int(r.clipped_actions) for r in records),
+        "nan_actions": sum(int(r.nan_actions) for r in records),
+        "failed_to_finish": sum(r.error is not None for r in records),
         "nonfinite_rewards": sum(not math.isfinite(r.sum_reward) for r in records),
         "video_paths": [r.video for r in records if r.video],
     }

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from embodied.workers import EnvironmentHost, Pool, Worker, WorkerDied, WorkerEr
 
 Episode = tuple[str, int]
 """A task's name and a seed: together they determine an episode."""
+
+OutOfBounds = Literal["clip", "fail"]
 
 
 class Environments(Pool):
@@ -66,6 +68,7 @@ class _Slot:
     rewards: list[float] = field(default_factory=list)
     success: bool = False
     clipped: int = 0
+    broken: int = 0
     inference: float = 0.0
     video: EpisodeVideo | None = None
 
@@ -83,6 +86,7 @@ def rollout(
     retries: int = 2,
     timeout: float = 300.0,
     refill: bool = True,
+    out_of_bounds: OutOfBounds = "clip",
 ) -> list[EpisodeRecord]:
     """Run each episode once.
 
@@ -97,6 +101,8 @@ def rollout(
         retries: how often an episode is started again after its worker died.
         timeout: seconds after which a silent worker counts as dead.
         refill: False starts new episodes only when all slots have ended, as lock-step evaluators do: to compare with.
+        out_of_bounds: an action outside the embodiment's bounds is clipped to them and counted (`clip`), or its episode
+            ends as failed (`fail`). One that is not finite always does, and is counted too.
 
     Returns:
         One record per episode, in the order of `episodes`.
@@ -105,6 +111,8 @@ def rollout(
         ConventionMismatch: policy and environment disagree, before the first step.
         ValueError: the environment raised, or its process died too often; with task and seed.
     """
+    if out_of_bounds not in get_args(OutOfBounds):
+        raise ValueError(f"out_of_bounds is one of {', '.join(get_args(OutOfBounds))}, got {out_of_bounds!r}")
     if len(set(episodes)) < len(episodes):
         raise ValueError("an episode is listed twice: each (task, seed) is run once")
     if not episodes:
@@ -113,9 +121,11 @@ def rollout(
         with Environments(env, max(1, min(num_envs, len(episodes))), expert=wants_expert(policy)) as environments:
             return rollout(
                 policy, environments, episodes, group=group, videos=videos, out=out, on_episode=on_episode,
-                retries=retries, timeout=timeout, refill=refill,
+                retries=retries, timeout=timeout, refill=refill, out_of_bounds=out_of_bounds,
             )  # fmt: skip
-    run = _Rollout(policy, env, episodes, group, set(videos), Path(out or "."), on_episode, retries, timeout, refill)
+    run = _Rollout(
+        policy, env, episodes, group, set(videos), Path(out or "."), on_episode, retries, timeout, refill, out_of_bounds
+    )
     return run.run()
 
 
@@ -137,6 +147,7 @@ class _Rollout:
         retries: int,
         timeout: float,
         refill: bool,
+        out_of_bounds: OutOfBounds,
     ) -> None:
         if policy.embodiment is not None:
             pair(agent=policy.embodiment, env=environments.embodiment)
@@ -145,7 +156,7 @@ class _Rollout:
                 raise ValueError(f"{environments.name} has no task '{task}'{nearest(task, environments.tasks)}")
         self.policy, self.environments, self.episodes = policy, environments, list(episodes)
         self.group, self.videos, self.out, self.on_episode = group, videos, out, on_episode
-        self.retries, self.timeout, self.refill = retries, timeout, refill
+        self.retries, self.timeout, self.refill, self.out_of_bounds = retries, timeout, refill, out_of_bounds
         self.queue = deque(range(len(episodes)))
         self.slots = [_Slot(number, worker) for number, worker in enumerate(environments.workers)]
         self.records: dict[int, EpisodeRecord] = {}
@@ -189,7 +200,8 @@ class _Rollout:
 
     def _start(self, slot: _Slot) -> None:
         task, seed = self.episodes[slot.index]
-        slot.observation, slot.rewards, slot.success, slot.clipped, slot.inference = None, [], False, 0, 0.0
+        slot.observation, slot.rewards, slot.success, slot.inference = None, [], False, 0.0
+        slot.clipped = slot.broken = 0
         self.policy.start(slot.number, seed, task)
         filmed = (task, seed) in self.videos
         try:
@@ -238,6 +250,7 @@ class _Rollout:
             slot.inference += seconds / len(due)
             slot.observation = None
             if numeric and not np.isfinite(action).all():
+                slot.broken += 1
                 self._finish(slot, f"the action of step {len(slot.rewards)} was not finite")
                 continue
             if spec.kind == "categorical" and action[0] not in range(spec.dim):
@@ -246,7 +259,13 @@ class _Rollout:
                 continue
             if spec.kind == "continuous":
                 clipped = within_bounds(action, self.environments.embodiment)
-                slot.clipped += not np.allclose(clipped, action, rtol=0, atol=1e-5)
+                outside = ~np.isclose(clipped, action, rtol=0, atol=1e-5)
+                if outside.any() and self.out_of_bounds == "fail":
+                    first = int(np.argmax(outside))
+                    wrong = f"the action of step {len(slot.rewards)} had {spec.names[first]} = {action[first]:g}"
+                    self._finish(slot, f"{wrong}, outside {spec.low[first]:g} to {spec.high[first]:g}")
+                    continue
+                slot.clipped += bool(outside.any())
                 action = clipped
             try:
                 slot.worker.ask("step", action=action, picture=slot.video is not None)
@@ -272,7 +291,7 @@ class _Rollout:
             length=length,
             group=self.group,
             instruction=slot.instruction,
-            nan_actions=int(error is not None),
+            nan_actions=slot.broken,
             clipped_actions=slot.clipped,
             retries=slot.retries,
             seconds=time.monotonic() - slot.started,

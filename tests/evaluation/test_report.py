@@ -142,8 +142,19 @@ def test_the_reader_is_warned(tmp_path):
     assert warnings(info_of(tmp_path, episodes(200, failed=()))) == []
     assert "not finite" in said(episodes(200, nan_actions=1))
     assert "clipped" in said(episodes(200, clipped_actions=30))
+    assert "clipped" not in said(episodes(200, clipped_actions=0))
     assert "could not be finished" in said(episodes(200, error="the simulator broke"))
     assert "died" in said(episodes(200, retries=1))
+
+
+def test_clipped_and_broken_actions_are_shown_however_few(tmp_path):
+    records = [*episodes(9), EpisodeRecord("push", 99, False, 0.0, 0.0, 10, "lab", clipped_actions=1, nan_actions=1)]
+    info = info_of(tmp_path, records)
+    for summary in (info["overall"], next(iter(info["per_group"].values())), info["per_task"][0]):
+        assert (summary["clipped_actions"], summary["nan_actions"]) == (1, 1)
+    steps = sum(record.length for record in records)
+    said = " ".join(Page(report(info)).text.split())
+    assert f"Actions clipped 1 of {steps}" in said and "Actions not finite 1" in said
 
 
 def test_figures_read_well():

@@ -122,6 +122,34 @@ def test_actions_outside_the_bounds_are_clipped_and_counted(point_env):
     assert record.clipped_actions == record.length == 7
 
 
+def test_actions_outside_the_bounds_fail_where_that_is_wanted(point_env):
+    (record,) = rollout(Constant([0.05, -5.0]), point_env(), [("left", 0)], out_of_bounds="fail")
+    assert (record.success, record.clipped_actions, record.nan_actions, record.length) == (False, 0, 0, 0)
+    assert record.error == "the action of step 0 had y = -5, outside -0.1 to 0.1"
+    with pytest.raises(ValueError, match="out_of_bounds is one of clip, fail, got 'ignore'"):
+        rollout(Constant([0, 0]), point_env(), [("left", 0)], out_of_bounds="ignore")
+
+
+class BreaksOnSeedOne(NoisyWalker):
+    """Its actions are no numbers in the episode of seed 1."""
+
+    def start(self, slot, seed, task):
+        super().start(slot, seed, task)
+        self.seeds = {**getattr(self, "seeds", {}), slot: seed}
+
+    def act(self, observations, slots):
+        actions = super().act(observations, slots)
+        actions[[self.seeds[slot] == 1 for slot in slots]] = np.nan
+        return actions
+
+
+def test_a_broken_episode_leaves_the_others_alone(point_env):
+    records = rollout(BreaksOnSeedOne(), point_env(), [("left", seed) for seed in range(4)], num_envs=2)
+    assert [record.nan_actions for record in records] == [0, 1, 0, 0]
+    assert [record.success for record in records] == [True, False, True, True]
+    assert [record.error for record in records] == [None, "the action of step 0 was not finite", None, None]
+
+
 def test_conventions_are_compared_before_the_first_step(point_env):
     policy = Constant([0, 0])
     policy.embodiment = PointWorld(rate=20.0).embodiment
