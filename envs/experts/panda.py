@@ -107,8 +107,10 @@ class Slide:
 
     def __init__(self) -> None:
         self._line: float | None = None  # the y along which to strike, once that has begun
+        self._waited = 0
 
     def __call__(self, now: Any) -> np.ndarray:
+        """The action (4,) for what is where now."""
         puck, hand = now.objects[0], now.hand
         if self._line is None:
             way = now.goals[0][:2] - puck[:2]
@@ -116,7 +118,10 @@ class Slide:
             beside = puck[1] - np.sign(angle) * np.interp(abs(angle), self.ANGLE, self.BESIDE)
             ready = np.array([puck[0] - 0.06, beside])
             off = np.abs(hand[:2] - ready)
-            if hand[2] < 0.03 and off[0] < 0.015 and off[1] < 0.002:
+            near = hand[2] < 0.03 and off.max() < 0.03
+            self._waited += near
+            patience = max(0, self._waited - 4) / 1000  # a disturbed hand is never quite where it should be
+            if near and off[0] < 0.015 + patience and off[1] < 0.002 + patience:
                 self._line = float(beside)
             else:
                 high = min(float(np.linalg.norm(off)) - 0.01, 0.08) if hand[0] < puck[0] - 0.045 else 0.08

@@ -251,3 +251,24 @@ def test_experts_solve_their_tasks(in_state, task):
 def test_the_expert_refuses_another_environment():
     with pytest.raises(ValueError, match="demonstrates in PandaGym, not in object"):
         build({"_target_": "envs.experts.panda.PandaExpert"}, env=object())
+
+
+def test_gymnasium_knows_it():
+    from gymnasium.utils.env_checker import check_env
+
+    env = gymnasium.make("embodied/PandaGym-v0", tasks=["reach", "push"], observe="both", height=32, width=32)
+    check_env(env.unwrapped, skip_render_check=True)
+    assert env.unwrapped.render().shape == (32, 32, 3)
+    env.close()
+
+
+def test_resets_and_pictures_keep_memory_bounded(used):
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+    sizes = []
+    for _ in range(3):
+        for seed in range(12):
+            used.reset(seed=seed, options={"task": used.tasks[seed % 5]})
+        sizes.append(resident())
+    assert sizes[-1] - sizes[0] < 40
