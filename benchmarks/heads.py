@@ -22,8 +22,13 @@ from embodied.spec import ActionSpec, Camera, Embodiment, StateSpec
 
 VARIANTS = {
     "mlp": ["head=mlp"],
-    "diffusion, 10 ddim steps": ["head=diffusion"],
-    "diffusion, 100 ddpm steps": ["head=diffusion", "head.sampler=ddpm", "head.sample_steps=100"],
+    "diffusion, mlp, 10 ddim steps": ["head=diffusion"],
+    "diffusion, mlp, 100 ddpm steps": ["head=diffusion", "head.sampler=ddpm", "head.sample_steps=100"],
+    "diffusion, unet, 10 ddim steps": ["head=diffusion", "denoiser=unet"],
+    "diffusion, transformer, 10 ddim steps": ["head=diffusion", "denoiser=transformer"],
+    "consistency, mlp, 2 steps": ["head=consistency"],
+    "flow, expert, 10 steps": ["head=flow"],
+    "flow, mlp, 10 steps": ["head=flow", "denoiser=mlp"],
     "token": ["head=token"],
 }
 
@@ -70,12 +75,12 @@ def main() -> None:
                 agent.head.sample(readout, [torch.Generator().manual_seed(0)])
                 times[key].append((read - start, time.perf_counter() - read))
     print(f"torch {torch.__version__}, {arguments.threads} threads, milliseconds per chunk: median (quartiles)")
-    print(f"{'head':28s} {'horizon':>7s}   {'parameters':>10s}   {'reading':>22s}   {'head':>22s}")
+    print(f"{'head':38s} {'horizon':>7s}   {'parameters':>10s}   {'reading':>22s}   {'head':>22s}")
     for (name, horizon), pairs in times.items():
         low, middle, high = np.quantile(np.array(pairs[2:]) * 1e3, [0.25, 0.5, 0.75], axis=0)
         shown = [f"{middle[i]:8.2f} ({low[i]:.2f}-{high[i]:.2f})" for i in (0, 1)]
         count = sum(p.numel() for p in agents[name, horizon].head.parameters())
-        print(f"{name:28s} {horizon:7d}   {count:10,d}   {shown[0]:>22s}   {shown[1]:>22s}")
+        print(f"{name:38s} {horizon:7d}   {count:10,d}   {shown[0]:>22s}   {shown[1]:>22s}")
 
 
 if __name__ == "__main__":

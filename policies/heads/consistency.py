@@ -104,13 +104,14 @@ class ConsistencyHead(DenoisingHead):
         clean, mask = self.prepare(actions, mask)
         condition = self.denoiser.condition(readout)
         # The teacher is the student itself with less noise, its dropout drawn alike.
-        state = torch.get_rng_state()
+        cuda = [noise.device] if noise.is_cuda else []
+        drawn_from = torch.get_rng_state(), [torch.cuda.get_rng_state(device) for device in cuda]
         ahead = self.end_of_path(clean + more[:, None, None] * noise, more, condition, mask)
-        after = torch.get_rng_state()
-        with torch.no_grad():
-            torch.set_rng_state(state)
+        with torch.no_grad(), torch.random.fork_rng(devices=cuda):
+            torch.set_rng_state(drawn_from[0])
+            for device, state in zip(cuda, drawn_from[1], strict=True):
+                torch.cuda.set_rng_state(state, device)
             target = self.end_of_path(clean + less[:, None, None] * noise, less, condition, mask)
-            torch.set_rng_state(after)
         # One distance per chunk, over its real steps; shared by their entries, so that each entry counts alike.
         kept = mask.unsqueeze(-1)
         square = ((ahead - target) ** 2).masked_fill(~kept, 0.0).sum((1, 2))

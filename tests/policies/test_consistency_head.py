@@ -7,6 +7,7 @@ import torch
 
 from embodied.contracts import Readout
 from policies.heads.consistency import ConsistencyHead
+from policies.heads.denoisers.mlp import MLPDenoiser
 
 
 def a_readout(batch):
@@ -42,6 +43,17 @@ def test_at_the_least_noise_nothing_is_changed():
     chunk = torch.randn(3, 4, 2)
     least = torch.full((3,), head.sigma_min)
     assert torch.equal(head.end_of_path(chunk, least, head.denoiser.condition(a_readout(3))), chunk)
+
+
+def test_both_levels_of_a_pair_drop_the_same_units():
+    head = ConsistencyHead(8, 4, 2, denoiser=MLPDenoiser(hidden=32, dropout=0.5))
+    dropped = []
+    dropout = head.denoiser.blocks[0].net[0]
+    dropout.register_forward_hook(lambda _, inputs, output: dropped.append((output == 0) & (inputs[0] != 0)))
+    head.loss(a_readout(4), torch.zeros(4, 4, 2), torch.ones(4, 4, dtype=torch.bool))
+    head.loss(a_readout(4), torch.zeros(4, 4, 2), torch.ones(4, 4, dtype=torch.bool))
+    assert torch.equal(dropped[0], dropped[1]) and torch.equal(dropped[2], dropped[3])
+    assert dropped[0].any() and not torch.equal(dropped[0], dropped[2])
 
 
 def test_levels_are_spaced_as_in_edm_and_grow_ever_finer():
