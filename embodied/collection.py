@@ -66,6 +66,7 @@ class Demonstrator:
             label = observation.pop(EXPERT_ACTION)
             if not np.isfinite(label).all():
                 raise ValueError(f"the expert's action of step {length} is not finite")
+            label = within_bounds(label, self.host.embodiment)
             observation.pop(TASK, None)
             reply = self.host.step(self._disturbed(label, random))
             for key, value in observation.items():

@@ -267,7 +267,8 @@ class EnvironmentHost:
     def _seen(self, observation: Mapping[str, Any], picture: bool) -> dict[str, Any]:
         seen: dict[str, Any] = {"observation": dict(observation)}
         if self.expert is not None:
-            seen["observation"][EXPERT_ACTION] = within_bounds(self.expert.act(), self.embodiment)
+            # Not clipped here: whoever executes it does that, and counts it.
+            seen["observation"][EXPERT_ACTION] = np.asarray(self.expert.act(), np.float32).reshape(-1)
         if picture and not any(key.startswith(IMAGES) for key in observation):
             seen["picture"] = self.render()
         return seen

@@ -2,7 +2,7 @@
 
 | key | what |
 |---|---|
-| `per_task`, `per_group`, `overall` | LeRobot's: successes, rewards, `pc_success` (percent); `ci95` (percent) and counts |
+| `per_task`, `per_group`, `overall` | LeRobot's: successes, rewards, `pc_success` (percent); `ci95` (percent), counts |
 | `ci95` | Wilson's 95 % interval of the overall success rate, percent |
 | `seeds` | the seeds, sorted, without repeats |
 | `episodes` | one record per episode: `task`, `seed`, `success`, `return`, `length`, counters, `video` |

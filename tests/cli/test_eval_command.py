@@ -155,3 +155,18 @@ def test_a_mistake_ends_in_one_line_and_leaves_nothing(evaluate, tmp_path, words
 def test_a_typo_is_answered_with_the_nearest_name(evaluate, tmp_path, words, said):
     status, _, shown = evaluate(*words)
     assert status == 2 and said in shown and not list(tmp_path.iterdir())
+
+
+def test_chunks_are_executed_otherwise_than_trained_where_that_is_asked_for(evaluate):
+    status, _, shown = evaluate("policy=random", "env=fake/point", "execution=newest", "episodes=1", "videos=0")
+    assert status and "policy=random predicts no chunks: execution= is for an agent" in shown
+
+
+def test_what_was_clipped_and_what_ends_an_episode_is_said(evaluate, tmp_path):
+    words = ("policy=expert", "env=fake/point", "env.make.tasks=[left]", "episodes=1", "videos=0")
+    status, said, _ = evaluate(*words, "out=clipped")
+    assert status == 0 and "actions left the bounds and were clipped" in said
+    status, said, _ = evaluate(*words, "out=failed", "out_of_bounds=fail")
+    assert status == 0 and "episodes count as failed: left, seed 10000: the action of step 0 had" in said
+    info = json.loads((tmp_path / "failed/eval_info.json").read_text())
+    assert info["overall"]["failed_to_finish"] == 1 and info["overall"]["clipped_actions"] == 0

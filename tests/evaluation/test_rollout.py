@@ -122,6 +122,11 @@ def test_actions_outside_the_bounds_are_clipped_and_counted(point_env):
     assert record.clipped_actions == record.length == 7
 
 
+def test_an_experts_actions_are_counted_as_anyones(point_env):
+    (record,) = rollout(ExpertPolicy(), point_env(), [("left", 0)])
+    assert record.success and 0 < record.clipped_actions < record.length  # it hurries while the goal is far
+
+
 def test_actions_outside_the_bounds_fail_where_that_is_wanted(point_env):
     (record,) = rollout(Constant([0.05, -5.0]), point_env(), [("left", 0)], out_of_bounds="fail")
     assert (record.success, record.clipped_actions, record.nan_actions, record.length) == (False, 0, 0, 0)
