@@ -1,13 +1,13 @@
 """What a few demonstrations of a new body are worth: from a checkpoint of other bodies, and from nothing.
 
-    python benchmarks/few_shot.py init=runs/cross data=data/kitchen env=kitchen/microwave out=runs/few_shot \
+    python benchmarks/few_shot.py init=runs/cross data=data/new_body env=panda/push out=runs/few_shot \
         --demonstrations 10 50 --steps 500 --episodes 50
 
 For each number of demonstrations it trains two agents of the checkpoint's architecture with the same data, seed, batch
 size and number of steps: one as `experiment=finetune` does, one from new weights, all of them trained. Both are
-evaluated on the same unseen seeds and compared in pairs. `--scratch-steps` gives the second more steps. Parts that are
-finished are not done again. Further `key=value` go to both trainings (`trainer.batch_size=16`), those after `--eval` to
-the evaluations.
+evaluated on the same unseen seeds and compared in pairs. `--scratch-steps` gives the second more steps. Trainings that
+are finished are not done again. Further `key=value` go to both trainings (`trainer.batch_size=16`), those after `--eval`
+to the evaluations.
 """
 
 from __future__ import annotations
