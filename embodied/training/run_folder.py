@@ -37,6 +37,10 @@ FREE = (
 """Keys that may differ when a run is continued: they change nothing that is learned."""
 
 
+LATER = {"keep", "own", "data.normalisation"}
+"""Keys that runs of earlier versions lack, and that change nothing without another key that they lack too."""
+
+
 class RunFolder:
     """Opens a folder for training; until `begin`, nothing in it changes.
 
@@ -111,7 +115,8 @@ class RunFolder:
         constant = str(old.get("schedule.name", "")).startswith("constant")
         for key in [*new, *(key for key in old if key not in new)]:
             was, now = old.get(key, "absent"), new.get(key, "absent")
-            if was == now or _shared(key) in FREE or (key == "trainer.max_steps" and constant):
+            added = key not in old and (now is None or key in LATER)  # by a version after the one that began the run
+            if was == now or added or _shared(key) in FREE or (key == "trainer.max_steps" and constant):
                 continue
             hint = "; the learning-rate schedule depends on it" if key == "trainer.max_steps" else ""
             raise ValueError(
