@@ -6,8 +6,8 @@
 For each number of demonstrations it trains two agents of the checkpoint's architecture with the same data, seed, batch
 size and number of steps: one as `experiment=finetune` does, one from new weights, all of them trained. Both are
 evaluated on the same unseen seeds and compared in pairs. `--scratch-steps` gives the second more steps. Trainings that
-are finished are not done again. Further `key=value` go to both trainings (`trainer.batch_size=16`), those after `--eval`
-to the evaluations.
+are finished are not done again. Further `key=value` go to both trainings (`trainer.batch_size=16`), what follows
+`--eval` to the evaluations.
 """
 
 from __future__ import annotations
