@@ -55,8 +55,8 @@ class Wording(nn.Module):
         for _ in range(steps):
             step = []
             for index, sizes in zip(self._index, self._sizes, strict=True):
-                said = next((said for size in sizes if (said := tuple(words[at : at + size])) in index), None)
-                if said is None:
+                said = next((said for size in sizes if (said := tuple(words[at : at + size])) in index), ())
+                if not said:
                     return None
                 step.append(index[said])
                 at += len(said)

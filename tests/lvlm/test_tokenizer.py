@@ -37,3 +37,17 @@ def test_mistakes_are_named(tmp_path):
         TextTokenizer.train(TASKS, template="do it")
     with pytest.raises(ValueError, match="at most 3 are allowed"):
         TextTokenizer.train(["a"], max_tokens=3)(["a very long instruction indeed"])
+
+
+def test_words_behind_other_text_are_spelled_and_read_back():
+    tokenizer = TextTokenizer.train(TASKS)
+    for text in ("128", "-7", "open the door;", "grüße 猫"):
+        assert tokenizer.read(tokenizer.spell(text)) == text
+        assert tokenizer.spell(f"{text} 5") == tokenizer.spell(text) + tokenizer.spell("5")
+
+
+def test_ids_that_are_no_text_leave_a_mark():
+    tokenizer = TextTokenizer.train(TASKS)
+    ids = tokenizer.spell("128")
+    for other in (len(tokenizer), len(tokenizer) + 255, tokenizer.end):
+        assert tokenizer.read([*ids, other]) != "128"

@@ -9,8 +9,10 @@ from safetensors.torch import load_file, save_file
 from scipy.fft import dct, idct
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, trainers
 
+from embodied.agent import Agent, create_agent
 from embodied.building import build
 from embodied.contracts import ActionHead
+from embodied.spec import ActionSpec, Embodiment, StateSpec
 from policies.heads.fast import FastCodec, FastHead, cosines, hold
 
 HORIZON, ACTIONS = 8, 3
@@ -192,3 +194,57 @@ def test_data_that_needs_more_tokens_than_there_are_is_refused():
         fitted(100 * motions(20))
     with pytest.raises(ValueError, match="not one chunk"):
         FastCodec(2, 2, 10, 1.0).fit(torch.zeros(0, 2, 2), 10)
+
+
+def test_what_a_row_draws_next_does_not_depend_on_how_long_others_spoke(observe, rows):
+    torch.manual_seed(0)
+    head = fitted(temperature=1.0)
+    generators = [torch.Generator().manual_seed(i) for i in range(8)]
+    together = [head.sample(observe(), generators) for _ in range(2)]
+    for row in (0, 5):
+        generator = [torch.Generator().manual_seed(row)]
+        for chunk in together:
+            assert torch.equal(head.sample(rows(observe(), [row]), generator)[0], chunk[row])
+
+
+def test_an_agent_learns_its_tokens_from_the_chunks_it_will_be_trained_on_and_keeps_them(tmp_path):
+    body = Embodiment(
+        "arm", ActionSpec(("x", "y"), ("m", "m"), (-9.0,) * 2, (9.0,) * 2), StateSpec(("a",), ("1",)), (), rate=10
+    )
+    random = np.random.default_rng(0)
+    ends, moves = np.array([30, 75]), 5 + 3 * random.normal(size=(75, 2)).cumsum(axis=0).astype(np.float32)
+    columns = {"action": moves, "observation.state": random.normal(size=(75, 1)).astype(np.float32)}
+    normalize = {"_target_": "embodied.processing.normalize.Normalize", "key": "action", "mode": "quantiles"}
+    backbone = {
+        "model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "intermediate_size": 32,
+    }  # fmt: skip
+    config = {
+        "model": {
+            "encoder": None,
+            "connector": None,
+            "order": ["task", "state"],
+            "backbone": {"_target_": "embodied.lvlm.backbones.causal.CausalBackbone", "config": backbone},
+            "state": {"_target_": "embodied.lvlm.encoders.state.StateEncoder", "hidden": 0},
+        },
+        "head": {"_target_": "policies.heads.fast.FastHead", "vocabulary": 300, "temperature": 1.0},
+        "processing": {"actions": normalize},
+        "execution": {"_target_": "policies.execution.RecedingHorizon"},
+        "chunk": {"history": 1, "horizon": 6},
+    }
+    agent = create_agent(config, body, ["go"], columns, ends).eval()
+    low, high = np.quantile(moves.astype(np.float64), (0.01, 0.99), axis=0)
+    chunks = [
+        (moves[np.minimum(np.arange(t, t + 6), 29 if t < 30 else 74)] - low) / (high - low) * 2 - 1 for t in range(75)
+    ]
+    coefficients = np.around(10 * dct(np.stack(chunks), axis=1, norm="ortho"))
+    lowest, count = agent.head.codec.alphabet.tolist()
+    assert (lowest, count) == (coefficients.min(), coefficients.max() - coefficients.min() + 1)
+    agent.save_pretrained(tmp_path)
+    batch = {"observation.state": torch.zeros(3, 1, 1), "observation_is_pad": torch.zeros(3, 1, dtype=torch.bool)}
+    batch |= {"task": ["go"] * 3}
+    chunk, other = (
+        a.predict(batch, [torch.Generator().manual_seed(i) for i in range(3)])
+        for a in (agent, Agent.from_pretrained(tmp_path))
+    )
+    assert chunk.isfinite().all() and torch.equal(chunk, other)
