@@ -108,33 +108,33 @@ def test_the_transformer_looks_at_no_step_that_does_not_exist():
     assert torch.allclose(one[:, :5], other[:, :5], atol=1e-6)
 
 
-@pytest.mark.parametrize("denoiser", ["unet", "transformer"])
-def test_each_denoiser_keeps_two_ways_that_a_regression_averages(denoiser):
+TWO_WAYS = {
+    "flow": (lambda: FlowHead(8, 2, 1, denoiser=MLPDenoiser(hidden=32), draws=4), 200, 1e-2),
+    "consistency": (lambda: ConsistencyHead(8, 2, 1, denoiser=MLPDenoiser(hidden=32), draws=4), 250, 1e-2),
+    "diffusion, unet": (lambda: a_diffusion(UNetDenoiser([16, 32], time_width=16)), 100, 3e-3),
+    "diffusion, transformer": (lambda: a_diffusion(TransformerDenoiser(32, 1)), 150, 5e-3),
+}
+
+
+def a_diffusion(denoiser):
+    return DiffusionHead(8, 2, 1, denoiser=denoiser, draws=2, prediction="sample")
+
+
+@pytest.mark.parametrize("make, steps, rate", [pytest.param(*case, id=name) for name, case in TWO_WAYS.items()])
+def test_it_keeps_both_ways_that_a_regression_averages(make, steps, rate):
     torch.manual_seed(0)
-    head = DiffusionHead(8, 4, 1, denoiser=DENOISERS[denoiser](), draws=4, prediction="sample")
-    keeps_two_ways(head, 120)
-
-
-@pytest.mark.parametrize("head", [FlowHead, ConsistencyHead])
-def test_each_head_keeps_two_ways_that_a_regression_averages(head):
-    torch.manual_seed(0)
-    keeps_two_ways(head(8, 4, 1, denoiser=MLPDenoiser(hidden=64), draws=8), 400)
-
-
-def keeps_two_ways(head, steps):
-    actions = torch.where(torch.arange(64) % 2 == 0, 0.6, -0.6)[:, None, None].expand(64, 4, 1)
-    mask = torch.ones(64, 4, dtype=torch.bool)
-    readout = Readout(torch.ones(64, 1, 1, 8), torch.ones(64, 1, dtype=torch.bool))
-    optimiser = torch.optim.Adam(head.parameters(), 3e-3)
+    head = make()
+    actions = torch.where(torch.arange(32) % 2 == 0, 0.6, -0.6)[:, None, None].expand(32, 2, 1)
+    readout = Readout(torch.ones(32, 1, 1, 8), torch.ones(32, 1, dtype=torch.bool))
+    optimiser = torch.optim.Adam(head.parameters(), rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(steps):
         optimiser.zero_grad()
-        head.loss(readout, actions, mask)["loss"].backward()
+        head.loss(readout, actions, torch.ones(32, 2, dtype=torch.bool))["loss"].backward()
         optimiser.step()
         schedule.step()
-    with torch.no_grad():
-        chunk = head.sample(readout)
-    assert (chunk.abs() - 0.6).abs().mean() < 0.15
+    chunk = torch.cat([head.sample(readout).detach() for _ in range(2)])
+    assert (chunk.abs() - 0.6).abs().mean() < 0.2  # the average is 0.6 away
     assert 0.25 < (chunk[:, 0] > 0).float().mean() < 0.75
 
 
