@@ -63,7 +63,8 @@ def per_source(means: Mapping[str, float]) -> dict[str, float]:
     both add up over the parts of a batch, and only their ratio is a mean.
     """
     shares = {name.removeprefix("share/"): value for name, value in means.items() if name.startswith("share/")}
-    result = {name: value for name, value in means.items() if name.removeprefix("loss/") not in shares}
+    parts = {f"{kind}/{name}" for name in shares for kind in ("loss", "share")}
+    result = {name: value for name, value in means.items() if name not in parts}
     return result | {f"loss/{name}": means[f"loss/{name}"] / share for name, share in shares.items() if share > 0}
 
 

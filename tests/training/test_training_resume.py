@@ -283,3 +283,13 @@ def test_a_loss_that_is_not_finite_stops_names_the_sample_and_keeps_the_checkpoi
         trainer.train()
     assert newest(tmp_path).name == f"{first:06d}"
     assert all(v.isfinite().all() for v in load_file(newest(tmp_path) / "model.safetensors").values())
+
+
+def test_a_run_of_an_earlier_version_is_continued_though_its_config_lacks_new_keys(tmp_path):
+    new = {"seed": 0, "init": None, "own": ["head"]}
+    old = {"seed": 0}
+    (tmp_path / "checkpoints/000001").mkdir(parents=True)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(old))
+    assert RunFolder(tmp_path, new, resume=True, write=False).saved == 1
+    with pytest.raises(ValueError, match=r"init was absent and is now runs/x"):
+        RunFolder(tmp_path, new | {"init": "runs/x"}, resume=True, write=False)
