@@ -339,7 +339,7 @@ class PandaGym(gymnasium.Env):
         if np.any(drawn.start()):
             self._move_hand(drawn.start())
         self._dress(task, drawn)
-        self._renderer = None  # its bodies are gone
+        self._renderer = TinyRenderer(client, sim._bodies_idx["panda"])
 
     def _move_hand(self, offset: np.ndarray) -> None:
         target = self._robot.get_ee_position() + offset
@@ -408,8 +408,7 @@ class PandaGym(gymnasium.Env):
         return observation
 
     def _picture(self, view: View) -> np.ndarray:
-        if self._renderer is None:
-            self._renderer = TinyRenderer(self._sim.physics_client, self._sim._bodies_idx["panda"])
+        assert self._renderer is not None
         return self._renderer.draw(view, self._drawn.camera(view.name), self._drawn.light())
 
     def _space(self, state: int) -> spaces.Dict:

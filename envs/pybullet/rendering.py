@@ -1,8 +1,6 @@
-"""Pictures of a PyBullet scene by TinyRenderer, its software renderer: the same bits on every machine, no OpenGL.
+"""Pictures of a PyBullet scene by TinyRenderer, its software renderer: it needs no OpenGL and no driver.
 
-TinyRenderer's cost is the robot's triangles, whether they are in the picture or not. Parts of the robot that lie wholly
-outside of a camera's view are hidden while its picture is taken: 110 instead of 40 pictures of 96 x 96 a second and
-core, the same pixels. Shadows are never drawn.
+Shadows are never drawn. The cost is that of the robot's triangles: a picture of 96 x 96 takes 15 ms of a core.
 
 TinyRenderer draws transparent things opaque: a scene whose goal is a transparent copy of its object shows two objects
 that nobody could tell apart. Such a scene must give its goals a colour of their own.
@@ -23,8 +21,6 @@ from envs.pybullet.library import load
 
 NEAR, FAR = 0.02, 5.0
 """Metres from the camera that are drawn."""
-MARGIN = 0.03
-"""Metres by which what is drawn of a link may stick out of its collision shape."""
 LIGHT = (0.4, -0.5, 1.0)
 AMBIENT, DIFFUSE = 0.6, 0.35
 
@@ -79,21 +75,16 @@ def views_of(names: Sequence[str], known: Mapping[str, View], height: int, width
 
 
 class TinyRenderer:
-    """Takes pictures of one scene, as long as its bodies are not replaced.
+    """Takes pictures of one simulation.
 
     Args:
         client: PyBullet's.
-        robot: the body id of the robot, whose links are hidden where no camera sees them.
-        cull: False draws everything always.
+        robot: the body whose links may carry a camera.
     """
 
-    def __init__(self, client: Any, robot: int, cull: bool = True) -> None:
+    def __init__(self, client: Any, robot: int) -> None:
         self._client, self._robot = client, robot
         self._bullet = load("pybullet")
-        self._links: list[_Link] = []
-        if cull:
-            colours = {shape[1]: shape[7] for shape in client.getVisualShapeData(robot)}
-            self._links = [_Link(client, robot, link, colour) for link, colour in colours.items()]
 
     def draw(self, view: View, shift: CameraShift | None = None, light: Light | None = None) -> np.ndarray:
         """A picture, uint8 (H, W, 3), RGB.
@@ -105,8 +96,6 @@ class TinyRenderer:
         """
         to_camera = self._to_camera(view, shift)
         aspect = view.width / view.height
-        for link in self._links:
-            link.show(self._client, link.seen(self._client, to_camera, view.fov, aspect))
         light = light or Light()
         direction = light.turn(np.array(LIGHT))
         _, _, pixels, _, _ = self._client.getCameraImage(
@@ -141,38 +130,3 @@ class TinyRenderer:
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = axes.T, -axes.T @ eye
         return pose
-
-
-class _Link:
-    """A link of the robot, its colour, and a ball around it."""
-
-    def __init__(self, client: Any, body: int, link: int, colour: Sequence[float]) -> None:
-        self._body, self._link, self._colour = body, link, list(colour)
-        low, high = (np.array(corner) for corner in client.getAABB(body, link))
-        self._radius = float(np.linalg.norm(high - low)) / 2 + MARGIN
-        position, turn = self._frame(client)
-        self._centre = turn.T @ ((low + high) / 2 - position)
-        self._shown = True
-
-    def seen(self, client: Any, to_camera: np.ndarray, fov: float, aspect: float) -> bool:
-        """Whether any of it may be in the picture."""
-        position, turn = self._frame(client)
-        x, y, z = to_camera[:3, :3] @ (turn @ self._centre + position) + to_camera[:3, 3]
-        up = np.tan(np.radians(fov) / 2)
-        for along, slope in ((abs(x), up * aspect), (abs(y), up)):
-            if (along + z * slope) / np.hypot(1.0, slope) > self._radius:
-                return False
-        return -z + self._radius > NEAR
-
-    def show(self, client: Any, shown: bool) -> None:
-        if shown != self._shown:
-            colour = self._colour if shown else [*self._colour[:3], 0.0]
-            client.changeVisualShape(self._body, self._link, rgbaColor=colour)
-            self._shown = shown
-
-    def _frame(self, client: Any) -> tuple[np.ndarray, np.ndarray]:
-        if self._link < 0:
-            position, turn = client.getBasePositionAndOrientation(self._body)
-        else:
-            position, turn = client.getLinkState(self._body, self._link)[4:6]
-        return np.array(position), np.array(client.getMatrixFromQuaternion(turn)).reshape(3, 3)

@@ -106,25 +106,6 @@ def seen_at(view, point):
     return 48 + scale * (ray @ right), 48 - scale * (ray @ np.cross(right, ahead))
 
 
-@pytest.mark.parametrize("camera", CAMERAS)
-def test_hiding_what_no_camera_sees_changes_no_pixel(used, camera):
-    from envs.pybullet.rendering import TinyRenderer, views_of
-
-    view = views_of([camera], CAMERAS, 48, 64)[0]
-    used.reset(seed=2, options={"task": "push"})
-    random = np.random.default_rng(0)
-    for _ in range(4):
-        for _ in range(6):
-            used.step(random.uniform([-5, -5, -5, -1], [5, 5, 5, 1]))
-        used._renderer = None
-        client, robot = used._sim.physics_client, used._sim._bodies_idx["panda"]
-        everything = TinyRenderer(client, robot, cull=False).draw(view)
-        culling = TinyRenderer(client, robot)
-        np.testing.assert_array_equal(culling.draw(view), everything)
-        for link in culling._links:
-            link.show(client, True)
-
-
 def test_pixels_come_without_the_simulators_truth(used):
     env = make(["push"], observe="pixels", cameras=["side", "wrist"])
     observation, _ = env.reset(seed=0)
