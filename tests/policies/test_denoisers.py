@@ -166,9 +166,11 @@ def test_a_mistaken_choice_is_named(target, wrong, says):
     assert "\n" not in str(raised.value)
 
 
-def test_a_state_token_needs_a_state():
+def test_an_expert_that_does_not_fit_is_refused():
     layers = {"model_type": "llama", "num_hidden_layers": 1, "num_attention_heads": 1, "head_dim": 8}
     with pytest.raises(ValueError, match="needs a body with a state"):
         FlowHead(8, 4, 2, denoiser=ActionExpert(state_token=True), layers=layers)
+    with pytest.raises(ValueError, match="multiple of the 4 attention heads it has, got 30"):
+        FlowHead(8, 4, 2, denoiser=ActionExpert(30), layers=layers | {"num_attention_heads": 4})
     with pytest.raises(ValueError, match="cannot build a 'lama'"):
         FlowHead(8, 4, 2, denoiser=ActionExpert(), layers=layers | {"model_type": "lama"})

@@ -44,8 +44,9 @@ class ActionExpert(Denoiser):
         min_period, max_period: of the sines and cosines that embed the noise level.
 
     Raises:
-        ValueError: the head is not told the language model's layers; `state_token` for a body without a state; an odd
-            `hidden`; `adaptive_norm` with a family whose layers are put together otherwise.
+        ValueError: the head is not told the language model's layers; `state_token` for a body without a state; a `hidden`
+            that is odd or no multiple of the attention heads; `adaptive_norm` with a family whose layers are put together
+            otherwise.
     """
 
     fractions = True
@@ -182,10 +183,12 @@ def _beside(rows: Tensor, copies: int) -> Tensor:
 
 def _like(layers: Any, hidden: int, intermediate: int) -> Any:
     """A transformer of the family and the attention of `layers`, with a width of its own and no vocabulary."""
-    own = {"hidden_size": hidden, "intermediate_size": intermediate, "vocab_size": 1}
+    own: dict[str, int | None] = {"hidden_size": hidden, "intermediate_size": intermediate, "vocab_size": 1}
     own |= {f"{name}_token_id": None for name in ("bos", "eos", "pad")}
     config = {key: value for key, value in layers.items() if key not in ("model_type", "architectures", "dtype")}
-    family = str(layers["model_type"])
+    family, heads = str(layers["model_type"]), int(layers.get("num_attention_heads", 1))
+    if hidden % heads:
+        raise ValueError(f"ActionExpert: hidden must be a multiple of the {heads} attention heads it has, got {hidden}")
     try:
         model = AutoModel.from_config(AutoConfig.for_model(family, **(config | own)), attn_implementation="sdpa")
     except (ValueError, KeyError) as error:
