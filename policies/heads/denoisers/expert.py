@@ -44,9 +44,9 @@ class ActionExpert(Denoiser):
         min_period, max_period: of the sines and cosines that embed the noise level.
 
     Raises:
-        ValueError: the head is not told the language model's layers; `state_token` for a body without a state; a `hidden`
-            that is odd or no multiple of the attention heads; `adaptive_norm` with a family whose layers are put together
-            otherwise.
+        ValueError: the head is not told the language model's layers; `state_token` for a body without a state; a
+            `hidden` that is odd or no multiple of the attention heads; `adaptive_norm` with a family whose layers are
+            put together otherwise.
     """
 
     fractions = True
