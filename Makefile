@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= mujoco,dev
+EXTRAS ?= mujoco,pybullet,pusht,aloha,dev
 TASK ?= door-open
 DEMO ?= runs/quickstart
 BIN := $(VENV)/bin

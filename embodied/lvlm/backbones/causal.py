@@ -88,7 +88,7 @@ class CausalBackbone(nn.Module):
 
     @property
     def layers(self) -> dict[str, Any]:
-        """What a transformer that attends this one layer by layer has to know: its configuration, head width included."""
+        """What a transformer that attends this one layer by layer has to know: its configuration and head width."""
         config = self.model.config
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return plain(config.to_diff_dict()) | {"model_type": config.model_type, "head_dim": head_dim}
