@@ -1,4 +1,4 @@
-"""A crew: agents of several bodies that share what can be shared, learn together, and are loaded and used one by one."""
+"""A crew: agents of several bodies that share what can be shared, learn together, and are loaded and used singly."""
 
 import json
 from types import SimpleNamespace

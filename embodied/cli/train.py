@@ -103,9 +103,7 @@ def _brought(plain: dict[str, Any], start: Path | None) -> dict[str, Any]:
         part = GROUPS.get(key.split(".")[0].split("/")[0], key.split(".")[0])
         if part in plain["keep"]:
             rest = ",".join(other for other in plain["keep"] if other != part)
-            raise ValueError(
-                f"{text} would do nothing: with init, {part} is the checkpoint's, unless keep=[{rest}]"
-            )
+            raise ValueError(f"{text} would do nothing: with init, {part} is the checkpoint's, unless keep=[{rest}]")
     found = read_config(plain["out"]) if start is None else config_of(start)
     return plain | {part: found[part] for part in plain["keep"] if part in found}
 
