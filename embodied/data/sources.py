@@ -92,7 +92,7 @@ def _opened(
     weight = source.get("weight", 1.0)
     if not isinstance(weight, int | float) or not 0 < weight < float("inf"):
         raise ValueError(f"{where}.weight must be a positive number, got {weight}")
-    dataset = LeRobotDataset(source["root"], source["conventions"])
+    dataset = LeRobotDataset(str(source["root"]), source["conventions"])
     count, share = source["episodes"] or len(dataset), data["validation"]
     if not isinstance(count, int) or not 1 <= count <= len(dataset):
         raise ValueError(f"{source['root']} has {len(dataset)} episodes, asked for the first {count}")
