@@ -17,7 +17,11 @@ TASKS = ["press the button", "open the door of the house"]
 HEADS = {
     "mlp": {"_target_": "policies.heads.mlp.MLPHead", "hidden": [16]},
     "token": {"_target_": "policies.heads.token.TokenHead", "temperature": 1.0},
-    "diffusion": {"_target_": "policies.heads.diffusion.DiffusionHead", "hidden": 16, "blocks": 1, "sample_steps": 5},
+    "diffusion": {
+        "_target_": "policies.heads.diffusion.DiffusionHead",
+        "denoiser": {"_target_": "policies.heads.denoisers.mlp.MLPDenoiser", "hidden": 16, "blocks": 1},
+        "sample_steps": 5,
+    },
 }
 CONFIG = {
     "model": {

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from embodied.cli import app, configs
@@ -43,6 +44,8 @@ def thing(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(app.SWEEP_OUT, raising=False)
+    store = ConfigStore.instance()  # without the options that `conf`, imported by other tests, registers for all
+    monkeypatch.setattr(store, "repo", {name: node for name, node in store.repo.items() if name != "env"})
     for module in (app, configs):
         monkeypatch.setattr(module, "CONFIGS", "small_conf")
     seen: list[DictConfig] = []
