@@ -2,7 +2,8 @@
 
 An adapter states its tasks, its body and five things to do: begin an episode, take a step, read the body's own sensors,
 read the simulator's truth, take pictures. The rest is here, and the same for all: options are checked, actions are
-bounded and counted, episodes end, observations have the keys that `embodied.spec` lists.
+bounded and counted, episodes end, observations have the keys that `embodied.spec` lists, and a perturbed split
+(`envs.perturbations`) draws what it changes.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
+import yaml
 from gymnasium import spaces
 
 from embodied.building import nearest
 from embodied.spec import ENVIRONMENT_STATE, IMAGES, STATE, TASK, ActionSpec, Camera, Embodiment, StateSpec
+from envs.perturbations import Drawn, Perturbations
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ,.-'"
 
@@ -39,6 +43,12 @@ class Body:
     state: StateSpec
     truth: tuple[str, ...]
     rate: float
+
+
+def texts(module: str, kind: str) -> dict[str, Any]:
+    """What a YAML beside a module says of each task: `texts(__file__, "rephrased")` reads `<module>_rephrased.yaml`."""
+    path = Path(module)
+    return dict(yaml.safe_load(path.with_name(f"{path.stem}_{kind}.yaml").read_text(encoding="utf-8")))
 
 
 class SimulatedBody(gymnasium.Env, ABC):
@@ -63,14 +73,23 @@ class SimulatedBody(gymnasium.Env, ABC):
         max_steps: after how many steps an episode is truncated; None for the benchmark's own number.
         stop_on_success: whether the first success ends the episode.
         out_of_bounds: `clip` actions to their bounds and count them, or raise an `error`.
+        perturb: level by kind of perturbation, see `envs.perturbations`; the kinds are those of `perturbable`.
+
+    Attributes:
+        drawn: how the present episode is perturbed.
+        words: what it asks for in words, before anything is filled in.
 
     Raises:
-        ValueError: an unknown task or mode; tasks of different bodies; the simulator is not installed.
+        ValueError: an unknown task, mode or perturbation; tasks of different bodies; the simulator is not installed.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (gymnasium's name)
     instructions: ClassVar[Mapping[str, str]]
     """Each task's name and what it asks for in words."""
+    rephrased: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Other words for each task."""
+    perturbable: ClassVar[tuple[str, ...]] = ("instruction",)
+    """The kinds of perturbation that make sense here."""
     default_steps: ClassVar[Mapping[str, int] | int]
     """The benchmark's own limit on an episode."""
 
@@ -82,6 +101,7 @@ class SimulatedBody(gymnasium.Env, ABC):
         max_steps: int | None = None,
         stop_on_success: bool = True,
         out_of_bounds: str = "clip",
+        perturb: Mapping[str, float] | None = None,
         render_mode: str | None = None,
     ) -> None:
         name = type(self).__name__
@@ -105,6 +125,10 @@ class SimulatedBody(gymnasium.Env, ABC):
             max_steps = steps if isinstance(steps, int) else max(steps[task] for task in self.tasks)
         if max_steps < 1:
             raise ValueError(f"{name}: max_steps is 1 or more, got {max_steps}")
+        self._perturbations = Perturbations(perturb or {})
+        for kind, level in self._perturbations.levels.items():
+            if level and kind not in self.perturbable:
+                raise ValueError(f"{name} takes no perturbation '{kind}'; there is {', '.join(self.perturbable)}")
         body, *others = (self.body(task) for task in self.tasks)
         if any(other != body for other in others):
             raise ValueError(f"{name}: {', '.join(self.tasks)} have bodies that differ; name one task")
@@ -121,6 +145,8 @@ class SimulatedBody(gymnasium.Env, ABC):
         self.action_space = spaces.Box(self._low, self._high, dtype=np.float32)
         self.observation_space = self._space()
         self.task = self.tasks[0]
+        self.drawn: Drawn = self._perturbations.of(self.task, 0)
+        self.words = self.instructions[self.task]
         self._begun = False
         self._steps = self._clipped = 0
 
@@ -130,7 +156,10 @@ class SimulatedBody(gymnasium.Env, ABC):
 
     @abstractmethod
     def begin(self, task: str, seed: int) -> None:
-        """Put the simulator at the start of the episode that (task, seed) names, whatever ran before."""
+        """Put the simulator at the start of the episode that (task, seed) names, whatever ran before.
+
+        Where `perturbable` has it, the hand starts `drawn.start()` off.
+        """
 
     @abstractmethod
     def advance(self, action: np.ndarray) -> tuple[float, bool]:
@@ -148,13 +177,20 @@ class SimulatedBody(gymnasium.Env, ABC):
     def pictures(self) -> dict[str, np.ndarray]:
         """One picture per camera, by name, uint8 (H, W, 3)."""
 
+    def dress(self) -> None:
+        """Look as the perturbed episode wants it; called after `begin`, and no physics may notice."""
+
+    def solved(self) -> bool:
+        """Whether the task is done before the first action."""
+        return False
+
     def also(self) -> dict[str, Any]:
         """More entries for `info`."""
         return {}
 
     def instruction(self) -> str:
         """What the present episode asks for."""
-        return self.instructions[self.task]
+        return self.words
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -182,9 +218,13 @@ class SimulatedBody(gymnasium.Env, ABC):
             raise ValueError(f"this environment was not made for task '{task}'{nearest(task, self.tasks)}")
         self.task = task
         self._steps = self._clipped = 0
+        self.drawn = self._perturbations.of(task, seed)
+        self.words = self.drawn.instruction(self.instructions[task], self.rephrased.get(task, ()))
         self.begin(task, seed)
+        if self.drawn.levels:
+            self.dress()
         self._begun = True
-        return self._observe(), {"success": False, "task": task, "clipped": 0} | self.also()
+        return self._observe(), {"success": self.solved(), "task": task, "clipped": 0} | self.also()
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """One action (A,), in the units of `embodiment.action`.
@@ -192,8 +232,7 @@ class SimulatedBody(gymnasium.Env, ABC):
         Raises:
             ValueError: the wrong shape, NaN, or (with `out_of_bounds="error"`) outside its bounds.
         """
-        if not self._begun:
-            raise ValueError(f"{type(self).__name__}: call reset before step")
+        self.running("step")
         if self._steps >= self.max_steps:
             raise ValueError(f"{type(self).__name__}: the episode ended after {self.max_steps} steps; call reset")
         reward, success = self.advance(self._bounded(action))
@@ -203,12 +242,24 @@ class SimulatedBody(gymnasium.Env, ABC):
 
     def render(self) -> np.ndarray:
         """The first camera's picture of the present state, uint8 (H, W, 3)."""
-        if not self._begun:
-            raise ValueError(f"{type(self).__name__}: call reset before render")
+        self.running("render")
         pictures = self.pictures()
         if not pictures:
             raise ValueError(f"{type(self).__name__}: there is no camera to render from; name one in cameras")
         return next(iter(pictures.values()))
+
+    def close(self) -> None:
+        """Give back what the simulator holds; the environment can be reset again."""
+        self._begun = False
+
+    def running(self, what: str) -> None:
+        """Refuse what needs an episode that has begun.
+
+        Raises:
+            ValueError: before the first reset, or closed since.
+        """
+        if not self._begun:
+            raise ValueError(f"{type(self).__name__}: call reset before {what}")
 
     def _bounded(self, action: np.ndarray) -> np.ndarray:
         action = np.asarray(action, dtype=np.float32)
@@ -223,8 +274,8 @@ class SimulatedBody(gymnasium.Env, ABC):
             if self.out_of_bounds == "error":
                 first = int(np.flatnonzero(inside != action)[0])
                 raise ValueError(
-                    f"action {names[first]}={action[first]:g} at step {self._steps} of task {self.task} leaves "
-                    f"[{self._low[first]:g}, {self._high[first]:g}]"
+                    f"action out of bounds: {names[first]}={action[first]:g} at step {self._steps} of task {self.task} "
+                    f"leaves [{self._low[first]:g}, {self._high[first]:g}]"
                 )
             self._clipped += 1
         return inside

@@ -16,7 +16,8 @@ Figures are those of level 1; a level scales them. What is drawn depends on the 
 alone: a kind looks the same alone and among others, the same seed can be compared with and without it, and an episode
 is perturbed in the same way whatever ran before.
 
-This module draws the parameters and knows no simulator; an environment applies them. It leaves its cameras' `renderer`
+This module draws the parameters and knows no simulator; an environment applies them, and says in `perturbable` which
+kinds make sense there (`envs.base.SimulatedBody`); it refuses the others. It leaves its cameras' `renderer`
 as they are without perturbation: the point is to run a policy where it was not trained. The results say what was
 perturbed, in the environment's name and its arguments.
 """

@@ -14,7 +14,7 @@ import numpy as np
 
 from embodied.building import nearest
 from embodied.spec import ActionSpec, Camera, StateSpec
-from envs.base import Body, SimulatedBody
+from envs.base import Body, SimulatedBody, texts
 
 SIZE = 512.0
 """The side of the square plane, pixels: the unit of all of its lengths."""
@@ -48,12 +48,14 @@ class PushT(SimulatedBody):
         cameras: `top` is the only one.
         height, width: pixels of the picture.
         observe, max_steps, stop_on_success, out_of_bounds, render_mode: see `SimulatedBody`.
+        perturb: `instruction` is the only kind.
 
     Raises:
         ValueError: an unknown option; gym-pusht is not installed.
     """
 
     instructions: ClassVar[Mapping[str, str]] = {"push": "push the gray T onto the green T"}
+    rephrased = texts(__file__, "rephrased")
     default_steps = 300
 
     def __init__(
@@ -66,6 +68,7 @@ class PushT(SimulatedBody):
         max_steps: int | None = None,
         stop_on_success: bool = True,
         out_of_bounds: str = "clip",
+        perturb: Mapping[str, float] | None = None,
         render_mode: str | None = None,
     ) -> None:
         for name in cameras:
@@ -74,7 +77,7 @@ class PushT(SimulatedBody):
         if not (8 <= height <= 4096 and 8 <= width <= 4096):
             raise ValueError(f"a picture of {height} x {width} pixels: height and width are 8 to 4096")
         seen = [Camera(name, height, width, "pygame:gym-pusht") for name in dict.fromkeys(cameras)]
-        super().__init__(tasks, seen, observe, max_steps, stop_on_success, out_of_bounds, render_mode)
+        super().__init__(tasks, seen, observe, max_steps, stop_on_success, out_of_bounds, perturb, render_mode)
         self.sim = _library()(obs_type="state", observation_height=height, observation_width=width)
         self._coverage = 0.0
 

@@ -23,7 +23,7 @@ class MetaWorldExpert(Expert):
 
     def __init__(self, env: Any) -> None:
         super().__init__(env)
-        if not callable(getattr(env, "truth", None)):
+        if not callable(getattr(env, "official", None)):
             raise ValueError(f"MetaWorldExpert demonstrates in MetaWorld, not in {type(env).__name__}")
         self._policy: Any = None
 
@@ -37,5 +37,5 @@ class MetaWorldExpert(Expert):
             raise ValueError("MetaWorldExpert: call reset before act")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "Environments clip response": so does this
-            action = self._policy.get_action(self.env.truth())
+            action = self._policy.get_action(self.env.official())
         return np.clip(np.asarray(action, dtype=np.float32), -1.0, 1.0)

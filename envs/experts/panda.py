@@ -54,10 +54,11 @@ class PandaExpert(Expert):
         """The action (4,), or (8,) for joints, float32."""
         if self._act is None:
             raise ValueError("PandaExpert: call reset before act")
-        action = self._act(self.env.truth())
-        if self.env.action_spec.space == "joint":
+        action = self._act(self.env.situation())
+        spec = self.env.embodiment.action
+        if spec.space == "joint":
             turns = self.env.joints_towards(action[:3])
-            turns *= min(1.0, self.env.action_spec.high[0] / max(np.abs(turns).max(), 1e-9))
+            turns *= min(1.0, spec.high[0] / max(np.abs(turns).max(), 1e-9))
             action = np.concatenate([turns, action[3:]])
         return action.astype(np.float32)
 

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from embodied.spec import ActionSpec, StateSpec
-from envs.base import Body
+from envs.base import Body, texts
 from envs.mujoco.gymnasium_robotics import GymnasiumRobotics
-from envs.mujoco.scene import Viewpoint
+from envs.mujoco.scene import Ground, Viewpoint
 
 
 class Adroit(GymnasiumRobotics):
@@ -37,8 +37,11 @@ class Adroit(GymnasiumRobotics):
         "pen": "AdroitHandPen-v1",
         "relocate": "AdroitHandRelocate-v1",
     }
+    rephrased = texts(__file__, "rephrased")
     default_steps: ClassVar[Mapping[str, int]] = dict.fromkeys(official, 200)
     camera_names = ("front", "fixed", "vil_camera")
+    perturbable = ("camera", "lighting", "colour", "distractors", "instruction")
+    surroundings = ("groundplane", "tablecube", "table")
 
     def body(self, task: str) -> Body:
         model = self.official_environment(task).model
@@ -66,6 +69,14 @@ class Adroit(GymnasiumRobotics):
         if task == "pen":
             return {"front": Viewpoint((0.0, -0.1, 0.2), 0.7, 135, -40)}
         return {"front": Viewpoint((0.0, 0.05, 0.25), 1.3, 90, -30)}
+
+    def ground(self) -> Ground:
+        data = self.sim.data
+        things = {"door": ("frame",), "hammer": ("Object", "nail_board"), "pen": (), "relocate": ("Object",)}
+        clear = [data.body(name).xpos for name in things[self.task]]
+        if self.task == "relocate":
+            clear.append(data.site("target").xpos)
+        return Ground((-0.4, -0.4), (0.4, 0.2), 0.0, clear, gap=0.12)
 
     def succeeded(self, info: Mapping[str, Any]) -> bool:
         return bool(info["success"])

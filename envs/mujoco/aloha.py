@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from embodied.spec import ActionSpec, StateSpec
-from envs.base import Body
+from envs.base import Body, texts
 from envs.mujoco.opengl import load_mujoco
 from envs.mujoco.scene import MujocoBody, Snapshot
 
@@ -46,8 +46,11 @@ class Aloha(MujocoBody):
         "transfer-cube": "pick up the cube with the right arm and hand it to the left arm",
         "insertion": "pick up the peg and the socket and insert the peg into the socket",
     }
+    rephrased = texts(__file__, "rephrased")
     default_steps = 300
     camera_names = ("top", "angle", "front_close", "left_wrist", "right_wrist")
+    perturbable = ("lighting", "colour", "instruction")  # its cameras turn to what they look at, wherever they are
+    surroundings = ("table",)
 
     sim: Any = None
     seen: Any = None

@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from embodied.spec import ActionSpec, StateSpec
-from envs.base import Body
+from envs.base import Body, texts
 from envs.mujoco.gymnasium_robotics import GymnasiumRobotics
-from envs.mujoco.scene import Viewpoint
+from envs.mujoco.scene import Ground, Viewpoint
+from envs.perturbations import KINDS
 
 BODY = Body(
     name="fetch",
@@ -66,8 +67,11 @@ class Fetch(GymnasiumRobotics):
         "pick-place": "FetchPickAndPlace-v4",
         "slide": "FetchSlide-v4",
     }
+    rephrased = texts(__file__, "rephrased")
     default_steps = 50
     camera_names = ("front", "side", "external_camera_0")
+    perturbable = KINDS
+    surroundings = ("floor_mat", "table_mat")
 
     def body(self, task: str) -> Body:
         return BODY
@@ -81,11 +85,30 @@ class Fetch(GymnasiumRobotics):
 
     def begun(self) -> None:
         """Draw the goal where it is, as the library does when it renders, but without another solver step."""
+        if "start" in self.drawn.levels:
+            self._move_hand(self.drawn.start())
         sim = self.sim
         site = sim.model.site("target0").id
         offset = sim.data.site_xpos[site] - sim.model.site_pos[site]
         sim.model.site_pos[site] = sim.goal - offset
         sim.data.site_xpos[site] = sim.goal
+
+    def _move_hand(self, offset: np.ndarray) -> None:
+        """By an offset (3,), m, in a few actions; not into the table, nor where the object is."""
+        hand, thing = self.seen["observation"][:3], self.seen["achieved_goal"]
+        offset[2] = max(offset[2], 0.41 - hand[2])
+        if self.sim.has_object and np.linalg.norm((hand + offset - thing)[:2]) < 0.07:
+            offset[:2] *= -1
+        target = hand + offset
+        for _ in range(8):
+            rest = target - self.seen["observation"][:3]
+            self.seen, *_ = self.sim.step(np.append(rest / 0.05, 0.0))  # an action of 1 is 5 cm
+
+    def ground(self) -> Ground:
+        low, high = ((0.8, 0.4), (1.8, 1.1)) if self.task == "slide" else ((1.1, 0.45), (1.5, 1.05))
+        thing = [self.seen["achieved_goal"]] if self.sim.has_object else []
+        puck = self.task == "slide"
+        return Ground(low, high, 0.4, [self.sim.goal, *thing], shapes=("box" if puck else "cylinder", "ball"))
 
     def succeeded(self, info: Mapping[str, Any]) -> bool:
         return bool(info["is_success"])

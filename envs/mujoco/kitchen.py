@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from embodied.spec import ActionSpec, StateSpec
-from envs.base import Body
+from envs.base import Body, texts
 from envs.mujoco.gymnasium_robotics import GymnasiumRobotics
 from envs.mujoco.scene import Viewpoint
 
@@ -64,8 +64,10 @@ class Kitchen(GymnasiumRobotics):
         "mixed": "open the microwave, move the kettle to the back burner, turn on the bottom burner and the light",
     }
     official: ClassVar[Mapping[str, str]] = dict.fromkeys(PROTOCOLS, "FrankaKitchen-v1")
+    rephrased = texts(__file__, "rephrased")
     default_steps = 280
     camera_names = ("front",)
+    surroundings = ("MatPlane", "wall_white", "wall_blue", "counter_marble", "counter_blue")
 
     def body(self, task: str) -> Body:
         return BODY

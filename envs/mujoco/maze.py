@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from embodied.spec import ActionSpec, StateSpec
-from envs.base import Body
+from envs.base import Body, texts
 from envs.mujoco.gymnasium_robotics import GymnasiumRobotics
 from envs.mujoco.scene import Viewpoint
 
@@ -52,8 +52,10 @@ class Maze(GymnasiumRobotics):
         "medium": "PointMaze_Medium-v3",
         "large": "PointMaze_Large-v3",
     }
+    rephrased = texts(__file__, "rephrased")
     default_steps: ClassVar[Mapping[str, int]] = {"umaze": 300, "open": 300, "medium": 600, "large": 800}
     camera_names = ("above",)
+    surroundings = ("groundplane", "world")  # the walls belong to the world
 
     def body(self, task: str) -> Body:
         return BODY

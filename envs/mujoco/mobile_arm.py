@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from embodied.spec import ActionSpec, StateSpec
-from envs.base import Body
+from envs.base import Body, texts
 from envs.mujoco.opengl import load_mujoco
-from envs.mujoco.scene import MujocoBody, Snapshot
+from envs.mujoco.scene import Ground, MujocoBody, Snapshot
+from envs.perturbations import KINDS
 
 BASE = ("base_x", "base_y", "base_yaw")
 ARM = ("pan", "shoulder", "elbow", "wrist")
@@ -85,14 +86,18 @@ class MobileArm(MujocoBody):
     """
 
     instructions: ClassVar[Mapping[str, str]] = {"pick-place": "put the {colour} cube into the bin"}
+    rephrased = texts(__file__, "rephrased")
     default_steps = 300
     camera_names = ("head", "wrist", "overview")
+    perturbable = KINDS
+    surroundings = ("floor", "table")
+    named_by_colour = COLOURS
 
     def body(self, task: str) -> Body:
         return BODY
 
     def instruction(self) -> str:
-        return self.instructions[self.task].format(colour=self.wanted)
+        return self.words.format(colour=self.wanted)
 
     def begin(self, task: str, seed: int) -> None:
         if not hasattr(self, "_model"):
@@ -112,10 +117,15 @@ class MobileArm(MujocoBody):
         self.bin = np.array([1.1, random.choice([-1.0, 1.0]) * random.uniform(0.85, 1.05)])
         data.mocap_pos[0, :2] = self.bin
         data.qpos[self._addresses(BASE)] = random.uniform([-0.3, -0.3, -0.4], [0.1, 0.3, 0.4])
-        self._target = joints_for(0.25, 0.0, 0.6)
+        ahead, left, up = self.drawn.start()  # in the base's frame
+        self._target = joints_for(0.25 + ahead, left, 0.6 + up)
         data.qpos[self._addresses(ARM)] = self._target
         data.qpos[self._addresses(("finger_left", "finger_right"))] = FINGER
         self._mujoco.mj_forward(self._model, data)
+
+    def ground(self) -> Ground:
+        cubes = [self._data.body(colour).xpos for colour in COLOURS]
+        return Ground((0.95, -0.38), (1.25, 0.38), 0.4, cubes, gap=0.08, shapes=("ball", "cylinder"))
 
     def advance(self, action: np.ndarray) -> tuple[float, bool]:
         data, action = self._data, action.astype(np.float64)

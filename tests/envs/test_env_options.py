@@ -8,9 +8,9 @@ import pytest
 import conf
 from embodied.building import build
 from embodied.cli.app import check, compose
-from envs.mujoco.metaworld import instructions
+from envs.mujoco.metaworld import MetaWorld
 
-TASKS = tuple(instructions())
+TASKS = tuple(MetaWorld.instructions)
 
 
 def env_of(*overrides):

@@ -14,10 +14,10 @@ from metaworld_episodes import actions, fingerprint, make
 
 from embodied.building import build
 from embodied.interaction import Environment, Expert
-from envs.mujoco.metaworld import CAMERAS, MetaWorld, instructions
+from envs.mujoco.metaworld import CAMERAS, MetaWorld
 
 pytestmark = pytest.mark.simulator("mujoco", "metaworld")
-TASKS = tuple(instructions())
+TASKS = tuple(MetaWorld.instructions)
 STATE_KEYS = {"observation.state", "observation.environment_state", "task"}
 
 
@@ -59,7 +59,7 @@ def test_an_episode_is_the_same_in_a_new_process_and_that_of_a_new_official_envi
     for step, action in enumerate(actions(5, 12)):
         expected, reward, *_, measures = official.step(action)
         _, mine, _, _, info = used.step(action)
-        truth = used.truth()
+        truth = used.official()
         if step == 0:  # Meta-World's first frame, repeated here, can show objects where they were before the reset
             expected[18:36] = truth[18:36]
         np.testing.assert_array_equal(truth, expected)
@@ -164,11 +164,11 @@ def test_actions_out_of_bounds_are_clipped_and_counted(used):
     used.reset(seed=0, options={"task": "reach"})
     counts = [used.step(np.array(a))[4]["clipped"] for a in ([1.5, 0, 0, 0], [1, -1, 1, 1], [0, 0, 0, -3])]
     assert counts == [1, 1, 2]
-    clipped = used.truth()
+    clipped = used.official()
     used.reset(seed=0, options={"task": "reach"})
     for action in ([1, 0, 0, 0], [1, -1, 1, 1], [0, 0, 0, -1]):
         used.step(np.array(action))
-    np.testing.assert_array_equal(used.truth(), clipped)
+    np.testing.assert_array_equal(used.official(), clipped)
     assert used.reset(seed=0)[1]["clipped"] == 0
 
 
@@ -258,7 +258,7 @@ def test_every_task_of_the_library_has_an_instruction_of_its_own():
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
     assert {f"{task}-v3" for task in TASKS} == set(ALL_V3_ENVIRONMENTS)
-    assert len(set(instructions().values())) == 50
+    assert len(set(MetaWorld.instructions.values())) == 50
 
 
 @pytest.mark.parametrize(

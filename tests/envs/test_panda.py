@@ -14,7 +14,7 @@ from embodied.building import build
 from embodied.cli.app import check, compose
 from embodied.interaction import Environment
 from embodied.spec import IMAGES
-from envs.pybullet.panda import CAMERAS, TASKS, PandaGym, instructions, rephrased
+from envs.pybullet.panda import CAMERAS, TASKS, PandaGym
 
 pytestmark = pytest.mark.simulator("pybullet", "panda_gym")
 OFFICIAL = {"reach": "Reach", "push": "Push", "pick-place": "PickAndPlace", "slide": "Slide", "stack": "Stack"}
@@ -64,7 +64,7 @@ def test_an_episode_is_that_of_a_new_official_environment(in_state, task):
         np.testing.assert_array_equal(observation["observation.state"][:6], expected["observation"][:6])
         np.testing.assert_array_equal(truth[:count], expected["observation"][len(expected["observation"]) - count :])
         np.testing.assert_array_equal(truth[24 : 24 + len(expected["desired_goal"])], expected["desired_goal"])
-        now = in_state.truth()
+        now = in_state.situation()
         aim = now.objects[0] if len(now.objects) else now.goals[0]
         action = np.append(np.clip(100 * (aim - now.hand), -5, 5), random.uniform(-1, 1)).astype(np.float32)
         theirs = action / np.array([5, 5, 5, 1], np.float32)
@@ -88,7 +88,7 @@ def test_goals_and_objects_have_colours_of_their_own(task):
         close = np.abs(hues - np.array(colour) / max(colour)).max(axis=2) < 0.08
         assert 4 < close.sum() < 250, name
         places[name] = np.argwhere(close).mean(axis=0)
-    now = env.truth()
+    now = env.situation()
     where = dict(zip(things, [*now.goals, *now.objects], strict=True))
     for name, (row, column) in places.items():
         np.testing.assert_allclose([column, row], seen_at(CAMERAS[camera], where[name]), atol=4)
@@ -120,10 +120,10 @@ def test_pixels_come_without_the_simulators_truth(used):
 def test_the_action_means_what_its_specification_says(in_state):
     spec = in_state.embodiment.action
     in_state.reset(seed=0, options={"task": "pick-place"})
-    before = in_state.truth().hand
+    before = in_state.situation().hand
     for _ in range(3):
         in_state.step(np.array([0, 2, 0, 0]))
-    moved = in_state.truth().hand - before
+    moved = in_state.situation().hand - before
     assert spec.units[:3] == ("cm", "cm", "cm") and 0.02 < moved[1] < 0.065
     assert np.abs(moved[[0, 2]]).max() < 0.02
     widths = []
@@ -169,7 +169,7 @@ def test_an_action_that_is_none_is_refused(in_state, action, says):
     "arguments, says",
     [
         ({"tasks": ["psuh"]}, "no task 'psuh'; did you mean 'push'"),
-        ({"tasks": []}, "null means all five"),
+        ({"tasks": []}, "tasks is empty; there is reach, push"),
         ({"cameras": ["frnt"]}, "did you mean 'front'"),
         ({"cameras": []}, "needs a camera"),
         ({"control": "torque"}, "control is one of cartesian, joints"),
@@ -203,11 +203,11 @@ def test_a_wrong_seed_option_or_step_is_one_clear_line(in_state):
 
 
 def test_every_task_is_an_option_and_has_other_words():
-    assert list(rephrased()) == list(instructions()) == list(TASKS)
+    assert list(PandaGym.rephrased) == list(PandaGym.instructions) == list(TASKS)
     for task in TASKS:
         env = compose("collect", ["out=x", f"env=panda/{task}"]).env
         assert list(env.make.tasks) == [task] and env.make.max_steps == (100 if task == "stack" else 50)
-        assert instructions()[task] not in rephrased()[task]
+        assert PandaGym.instructions[task] not in PandaGym.rephrased[task]
     assert "did you mean 'env.make.height'" in (
         check("collect", ["out=x", "env=panda/push", "env.make.heigth=9"]) or ""
     )

@@ -174,6 +174,6 @@ def test_one_word_perturbs_any_environment_and_names_the_result():
 
 
 def test_every_meta_world_task_has_other_words():
-    assert list(metaworld.rephrased()) == list(metaworld.instructions())
-    for task, others in metaworld.rephrased().items():
-        assert len(set(others) - {metaworld.instructions()[task]}) >= 2
+    assert list(metaworld.MetaWorld.rephrased) == list(metaworld.MetaWorld.instructions)
+    for task, others in metaworld.MetaWorld.rephrased.items():
+        assert len(set(others) - {metaworld.MetaWorld.instructions[task]}) >= 2
