@@ -107,8 +107,8 @@ class Fetch(GymnasiumRobotics):
     def ground(self) -> Ground:
         low, high = ((0.8, 0.4), (1.8, 1.1)) if self.task == "slide" else ((1.1, 0.45), (1.5, 1.05))
         thing = [self.seen["achieved_goal"]] if self.sim.has_object else []
-        puck = self.task == "slide"
-        return Ground(low, high, 0.4, [self.sim.goal, *thing], shapes=("box" if puck else "cylinder", "ball"))
+        shape = "box" if self.task == "slide" else "cylinder"  # neither the goal's nor the object's
+        return Ground(low, high, 0.4, [self.sim.goal, *thing], shapes=(shape,))
 
     def succeeded(self, info: Mapping[str, Any]) -> bool:
         return bool(info["is_success"])

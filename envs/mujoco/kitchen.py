@@ -15,7 +15,7 @@ import numpy as np
 from embodied.spec import ActionSpec, StateSpec
 from envs.base import Body, texts
 from envs.mujoco.gymnasium_robotics import GymnasiumRobotics
-from envs.mujoco.scene import Viewpoint
+from envs.mujoco.scene import Ground, Viewpoint
 
 JOINTS = (*(f"joint_{i}" for i in range(1, 8)), "finger_right", "finger_left")
 PROTOCOLS: Mapping[str, tuple[str, ...]] = {
@@ -67,6 +67,7 @@ class Kitchen(GymnasiumRobotics):
     rephrased = texts(__file__, "rephrased")
     default_steps = 280
     camera_names = ("front",)
+    perturbable = ("camera", "lighting", "colour", "distractors", "instruction")
     surroundings = ("MatPlane", "wall_white", "wall_blue", "counter_marble", "counter_blue")
 
     def body(self, task: str) -> Body:
@@ -77,6 +78,9 @@ class Kitchen(GymnasiumRobotics):
 
     def viewpoints(self, task: str) -> Mapping[str, Viewpoint]:
         return {"front": Viewpoint((-0.2, 0.5, 2.0), 2.2, 70, -35)}  # that of the library's own pictures
+
+    def ground(self) -> Ground:
+        return Ground((-0.95, -0.25), (-0.6, 0.25), 1.6, gap=0.08)  # the worktop in front of the microwave
 
     def succeeded(self, info: Mapping[str, Any]) -> bool:
         return len(info["episode_task_completions"]) == len(PROTOCOLS[self.task])
