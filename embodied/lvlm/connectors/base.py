@@ -3,8 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a connector may know besides the features; a connector takes the part it needs.
+
+    Attributes:
+        grid: rows and columns of the features, which come row by row; None: they make no grid.
+        frames: of a video, how many frames' features one row of the batch holds, one after the other.
+        text: token ids of the instruction, (B, L), for instruction-aware connectors, in their own vocabulary.
+        text_present: (B, L), bool; False on padding.
+        present: (B, N), bool; False on features of padding (native resolutions in one batch); None: all are real.
+    """
+
+    grid: tuple[int, int] | None = None
+    frames: int = 1
+    text: Tensor | None = None
+    text_present: Tensor | None = None
+    present: Tensor | None = None
+
+
+NOTHING = Context()
 
 
 class Connector(nn.Module, ABC):
@@ -20,9 +43,9 @@ class Connector(nn.Module, ABC):
         self.features, self.width = features, width
 
     @abstractmethod
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, context: Context = NOTHING) -> Tensor:
         """(B, N, D_enc) to (B, M, D)."""
 
     @abstractmethod
-    def tokens(self, features: int) -> int:
+    def tokens(self, features: int, context: Context = NOTHING) -> int:
         """M for N features."""

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from embodied.lvlm.connectors.base import Connector
+from embodied.lvlm.connectors.base import NOTHING, Connector, Context
 
 
 class Keypoints(Connector):
@@ -56,7 +56,7 @@ class Keypoints(Connector):
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, context: Context = NOTHING) -> Tensor:
         attention = self.maps(features).softmax(dim=1)  # (B, N, K)
         points = [self.positions(attention)]
         if self.look is not None:
@@ -81,5 +81,5 @@ class Keypoints(Connector):
         grid = torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], dim=-1)
         return attention.transpose(1, 2) @ grid
 
-    def tokens(self, features: int) -> int:
+    def tokens(self, features: int, context: Context = NOTHING) -> int:
         return self.count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from embodied.lvlm.connectors.base import Connector
+from embodied.lvlm.connectors.base import NOTHING, Connector, Context
 
 
 class LinearConnector(Connector):
@@ -14,10 +14,10 @@ class LinearConnector(Connector):
         super().__init__(features, width)
         self.net = nn.Linear(features, width)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, context: Context = NOTHING) -> Tensor:
         return self.net(features)
 
-    def tokens(self, features: int) -> int:
+    def tokens(self, features: int, context: Context = NOTHING) -> int:
         return features
 
 
@@ -39,8 +39,8 @@ class MLPConnector(Connector):
             parts += [nn.GELU(), nn.Linear(width, width)]
         self.net = nn.Sequential(*parts)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, context: Context = NOTHING) -> Tensor:
         return self.net(features)
 
-    def tokens(self, features: int) -> int:
+    def tokens(self, features: int, context: Context = NOTHING) -> int:
         return features

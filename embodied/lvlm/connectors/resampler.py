@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from embodied.lvlm.connectors.base import Connector
+from embodied.lvlm.connectors.base import NOTHING, Connector, Context
 
 
 class PerceiverResampler(Connector):
@@ -39,14 +39,14 @@ class PerceiverResampler(Connector):
         self.layers = nn.ModuleList(_Layer(width, heads, expansion) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, context: Context = NOTHING) -> Tensor:
         features = self.project(features)
         tokens = self.queries.expand(len(features), -1, -1)
         for layer in self.layers:
             tokens = layer(tokens, features)
         return self.norm(tokens)
 
-    def tokens(self, features: int) -> int:
+    def tokens(self, features: int, context: Context = NOTHING) -> int:
         return len(self.queries)
 
 

@@ -1,17 +1,79 @@
-"""The contract of an image encoder."""
+"""The contract of an image encoder, and of how a picture becomes the pixels it reads."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
+
+Fit = Literal["squash", "crop", "pad", "native"]
+RESAMPLE = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes pixels, as the official image processors do it with PIL.
+
+    Attributes:
+        size: (height, width) that the encoder reads; None with `native`, where the picture keeps its own.
+        mean, std: per-channel statistics of pixels in [0, 1].
+        resample: PIL's filter, by name.
+        fit: `squash` resizes to `size` whatever the aspect ratio; `crop` resizes the shorter side to it and cuts the
+            middle out (CLIP); `pad` fills up to a square with the mean colour first (LLaVA-1.5); `native` does nothing.
+    """
+
+    size: tuple[int, int] | None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resample: str = "bicubic"
+    fit: Fit = "squash"
+
+    def __post_init__(self) -> None:
+        if self.fit not in get_args(Fit):
+            raise ValueError(f"Preprocess: fit is one of {', '.join(get_args(Fit))}, got {self.fit!r}")
+        if self.resample not in RESAMPLE:
+            raise ValueError(f"Preprocess: resample is one of {', '.join(RESAMPLE)}, got {self.resample!r}")
+        if (self.size is None) != (self.fit == "native"):
+            raise ValueError(f"Preprocess: fit={self.fit} with size={self.size}; only native has no size")
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        """An RGB picture to normalised pixels (3, H, W), float32."""
+        pixels: np.ndarray = np.asarray(self._fitted(picture), dtype=np.float32) / np.float32(255)
+        pixels = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+    def _fitted(self, picture: Image.Image) -> Image.Image:
+        if self.size is None:
+            return picture
+        height, width = self.size
+        filter_ = RESAMPLE[self.resample]
+        if self.fit == "pad" and picture.width != picture.height:
+            side = max(picture.size)
+            square = Image.new("RGB", (side, side), tuple(int(255 * m) for m in self.mean))
+            square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+            picture = square
+        if self.fit == "crop":
+            short = min(picture.size)
+            longer = [int(max(height, width) * side / short) for side in picture.size]
+            picture = picture.resize((longer[0], longer[1]), filter_)
+            left, top = (picture.width - width) // 2, (picture.height - height) // 2
+            return picture.crop((left, top, left + width, top + height))
+        return picture if picture.size == (width, height) else picture.resize((width, height), filter_)
 
 
 class ImageEncoder(nn.Module, ABC):
-    """Pixels to a sequence of features.
+    """Pixels to a sequence of features, row by row.
 
     Args:
         mean, std: per-channel statistics of images in [0, 1] that the encoder was made for.
@@ -24,8 +86,8 @@ class ImageEncoder(nn.Module, ABC):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, device="cpu").view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, device="cpu").view(1, 3, 1, 1), persistent=False)
         self.mean: Tensor
         self.std: Tensor
 
@@ -38,6 +100,23 @@ class ImageEncoder(nn.Module, ABC):
     @abstractmethod
     def encode(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, H, W) to features (B, N, D_enc)."""
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the features of an image of this size; (1, N) where they make no grid (class tokens)."""
+        count = self.tokens(height, width)
+        side = int(count**0.5)
+        return (side, side) if side * side == count else (1, count)
+
+    @property
+    def preprocess(self) -> tuple[Preprocess, ...]:
+        """How a picture becomes the pixels of `encode`; several where several encoders in one read different sizes.
+
+        Several preprocessings make several pixel tensors, and `encode` then takes a tuple of them.
+
+        Raises:
+            NotImplementedError: this encoder takes images of any size as they come (robots' cameras).
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how a picture becomes its pixels")
 
     def tokens(self, height: int, width: int) -> int:
         """N for images of this size, found by encoding one."""

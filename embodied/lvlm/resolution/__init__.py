@@ -1,0 +1,1 @@
+"""How an image of any size becomes what a fixed encoder reads: resized, tiled, or kept as it is."""
