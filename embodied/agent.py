@@ -28,7 +28,7 @@ import embodied
 from embodied.building import build, find_class, nearest
 from embodied.contracts import ActionHead, Execution, Generators, Memory, Observation, Policy, SequentialHead
 from embodied.files import read_json, write_json
-from embodied.lvlm.model import LVLM
+from embodied.lvlm.observer import Observer
 from embodied.lvlm.tokenizers.text import TextTokenizer
 from embodied.processing.pipeline import Pipeline
 from embodied.spec import ACTION, IMAGES, STATE, TASK, Embodiment
@@ -73,7 +73,7 @@ class Agent(nn.Module, Policy):
         self.history, self.horizon = int(config["chunk"]["history"]), int(config["chunk"]["horizon"])
         self.every_step = bool(config["chunk"].get("every_step", False))
         state_dim = embodiment.state.dim if embodiment.state else 0
-        self.model = LVLM.from_config(config["model"], tokenizer, embodiment.camera_names, state_dim, self.history)
+        self.model = Observer.from_config(config["model"], tokenizer, embodiment.camera_names, state_dim, self.history)
         self.head = self._build_head(config["head"], tokenizer)
         quantities = 0 if embodiment.action.kind == "categorical" else embodiment.action.dim  # an index has no scale
         self.processing = Pipeline.from_config(config["processing"], state_dim, quantities)

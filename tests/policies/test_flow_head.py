@@ -8,7 +8,7 @@ from transformers import PI0Config, PI0ForConditionalGeneration
 
 from embodied.contracts import Readout
 from embodied.lvlm.backbones.causal import CausalBackbone
-from embodied.lvlm.model import Prefix
+from embodied.lvlm.observer import Prefix
 from policies.heads.denoisers.expert import ActionExpert
 from policies.heads.flow import FlowHead
 from policies.heads.pi0 import load_pi0_expert

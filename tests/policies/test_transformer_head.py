@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from embodied.contracts import Readout
-from embodied.lvlm.model import Prefix
+from embodied.lvlm.observer import Prefix
 from policies.heads.transformer import TransformerHead
 
 WIDTH, HORIZON, ACTIONS, TOKENS = 8, 4, 3, 2

@@ -1,4 +1,4 @@
-"""The LVLM: encoders and connectors into one backbone, readouts out. The only file that knows all its parts.
+"""The LVLM as a robot's: it reads observations - instruction, cameras, history, state - and gives heads a readout.
 
 An observation becomes a sequence - the instruction, then per history step the tokens of each camera and of the state
 - which the backbone reads once, keeping its keys and values. Readout tokens (learned queries, Octo's idea) are read
@@ -62,7 +62,7 @@ class Prefix:
         return hidden, Prefix(self._backbone, cache, present, torch.cat([self.hidden, hidden], dim=1))
 
 
-class LVLM(nn.Module):
+class Observer(nn.Module):
     """A language model that reads instructions, cameras, frames and states.
 
     Built by `from_config`; see there for the config's keys.
@@ -121,7 +121,7 @@ class LVLM(nn.Module):
         cameras: Sequence[str],
         state_dim: int,
         history: int,
-    ) -> LVLM:
+    ) -> Observer:
         """Build from a config.
 
         Args:

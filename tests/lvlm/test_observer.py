@@ -1,9 +1,9 @@
-"""The LVLM reads what is there, nothing that is not, and can be continued from its prefix."""
+"""The observer reads what is there, nothing that is not, and can be continued from its prefix."""
 
 import pytest
 import torch
 
-from embodied.lvlm.model import LVLM
+from embodied.lvlm.observer import Observer
 from embodied.lvlm.tokenizers.text import TextTokenizer
 
 BACKBONE = {
@@ -30,7 +30,7 @@ TASKS = ["press the button", "open the door of the house"]
 def a_model(cameras=("front", "hand"), history=1, seed=0, **options):
     torch.manual_seed(seed)
     tokenizer = TextTokenizer.train(TASKS, 300)
-    return LVLM.from_config(MODEL | options, tokenizer, cameras, state_dim=4, history=history).eval()
+    return Observer.from_config(MODEL | options, tokenizer, cameras, state_dim=4, history=history).eval()
 
 
 def a_batch(rows=2, history=1, cameras=("front", "hand"), size=32, seed=0):
