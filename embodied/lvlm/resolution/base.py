@@ -58,6 +58,13 @@ class Resolution(nn.Module, ABC):
     def count(self, layout: Layout, grids: Sequence[tuple[int, int]]) -> int:
         """Length of what `arrange` gives, for views whose tokens make these grids (rows, columns)."""
 
+    def runs(self, layout: Layout, grids: Sequence[tuple[int, int]]) -> list[int]:
+        """`count` as the lengths of runs between which a chat template may put text (row and column of a tile).
+
+        Strategies whose tokens are one indivisible sequence have a single run.
+        """
+        return [self.count(layout, grids)]
+
     @abstractmethod
     def arrange(self, tokens: Sequence[Tensor], layout: Layout, grids: Sequence[tuple[int, int]]) -> Tensor:
         """Tokens of each view, (rows x columns, D) row by row, as one sequence (N, D)."""
