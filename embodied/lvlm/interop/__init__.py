@@ -1,0 +1,1 @@
+"""Released checkpoints of the families that the LVLM composes, loaded and written in transformers' own form."""

@@ -1,0 +1,257 @@
+"""The LVLM: pictures and text in, text out. The only file that knows all its parts.
+
+A vision path makes tokens of pictures; they stand among the words (`inline`: LLaVA, BLIP-2, Qwen2-VL), beside them for
+adapters to attend to (`beside`: Flamingo, mPLUG-Owl3), or both; a language model with its adapters reads on. What a
+zoo row, a recipe or a robot's `Observer` calls a model is a choice of these parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from embodied.building import build, nearest
+from embodied.lvlm.adapters.base import BLIND, Adapter, Sight
+from embodied.lvlm.backbones.causal import CausalBackbone
+from embodied.lvlm.vision import Picture, VisionPath
+
+Placement = Literal["inline", "beside"]
+IGNORED = -100
+"""The label of a token that is read and not learned, as in torch and transformers."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Conversations ready to be read.
+
+    Attributes:
+        ids: (B, L), token ids; at a slot, any.
+        present: (B, L), bool; False on padding, on either side.
+        slots: (B, L), bool: inline, where a token of a picture stands; beside, the one mark that each picture leaves.
+        pictures: of all rows, in reading order.
+        labels: (B, L), ids to be learned at their own place (the shift is the model's), `IGNORED` elsewhere.
+        mask: (B, L, L), bool: row i sees column j, where that is not simply everything before it (packing).
+        positions: (B, L) or (3, B, L), where they are not simply counted.
+        text, text_present: the instruction of each picture for instruction-aware connectors, (len(pictures), L').
+    """
+
+    ids: Tensor
+    present: Tensor
+    slots: Tensor
+    pictures: Sequence[Picture] = ()
+    labels: Tensor | None = None
+    mask: Tensor | None = None
+    positions: Tensor | None = None
+    text: Tensor | None = None
+    text_present: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on another device; pictures follow when they are encoded."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: value.to(device) for name, value in tensors.items()}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A batch with its pictures seen: what the language model reads.
+
+    Attributes:
+        tokens: (B, L, D).
+        mask: (B, L, L), bool.
+        positions: (B, L) or (3, B, L), int.
+        sight: for the adapters.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    positions: Tensor
+    sight: Sight
+
+
+class LVLM(nn.Module):
+    """A language model that sees.
+
+    Built by `from_config`; see there for the config's keys.
+
+    Args:
+        backbone: the language model.
+        vision: pictures to tokens of the backbone's width; None: it reads text alone.
+        adapters: installed into the backbone here, in order.
+        placement: where picture tokens go.
+
+    Raises:
+        ValueError: an unknown placement; widths that differ; an adapter that finds no place in the backbone.
+    """
+
+    def __init__(
+        self,
+        backbone: CausalBackbone,
+        vision: VisionPath | None = None,
+        adapters: Sequence[Adapter] = (),
+        placement: Placement = "inline",
+    ) -> None:
+        super().__init__()
+        if placement not in get_args(Placement):
+            raise ValueError(f"model.placement is one of {', '.join(get_args(Placement))}, got {placement!r}")
+        if vision is not None and placement == "inline" and vision.width != backbone.width:
+            raise ValueError(f"the connector makes tokens of width {vision.width}, the backbone reads {backbone.width}")
+        self.backbone, self.vision, self.placement = backbone, vision, placement
+        self.adapters = nn.ModuleList(adapters)
+        for adapter in adapters:
+            adapter.install(backbone.model)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], vocabulary: int | None = None) -> LVLM:
+        """Build from a config.
+
+        Args:
+            config: nodes `backbone`, and for one that sees `encoder`, `connector`, `resolution`; `adapters`, a mapping
+                of names to nodes; `placement`.
+            vocabulary: ids of the tokenizer, for a backbone whose config does not say.
+
+        Raises:
+            ValueError: an unknown key, or whatever a part objects to.
+        """
+        known = ("backbone", "encoder", "connector", "resolution", "adapters", "placement")
+        for key in config:
+            if key not in known:
+                raise ValueError(f"model has no '{key}'{nearest(str(key), known)}")
+        backbone = build(dict(config["backbone"]), (nn.Module,), vocabulary=vocabulary)
+        vision = None
+        if config.get("encoder") is not None:
+            encoder = build(config["encoder"], (nn.Module,))
+            connector_node = dict(config["connector"])
+            # Tokens that stand beside the text may keep a width of their own, which the connector's node then says.
+            width = connector_node.pop("width", backbone.width)
+            connector = build(connector_node, (nn.Module,), features=encoder.dim, width=width)
+            resolution = build(config["resolution"], (nn.Module,), width=width)
+            vision = VisionPath(encoder, connector, resolution)
+        adapters = [build(node, (nn.Module,)) for node in (config.get("adapters") or {}).values()]
+        return cls(backbone, vision, adapters, config.get("placement", "inline"))
+
+    def embed(self, batch: Batch) -> Embedded:
+        """See the pictures and lay their tokens among, or beside, the words.
+
+        Raises:
+            ValueError: slots and picture tokens differ in number.
+        """
+        device = next(self.backbone.parameters()).device
+        batch = batch.to(device)
+        tokens = self.backbone.embed(batch.ids.masked_fill(batch.slots, 0))
+        seen = self.see(batch)
+        media = media_seen = None
+        if self.placement == "inline":
+            slots, found = int(batch.slots.sum()), sum(map(len, seen))
+            if slots != found:
+                raise ValueError(f"{slots} places are kept for pictures whose tokens are {found}")
+            if seen:
+                tokens = tokens.masked_scatter(batch.slots.unsqueeze(-1), torch.cat(seen).to(tokens.dtype))
+        else:
+            tokens = torch.where(batch.slots.unsqueeze(-1), self.backbone.embed(batch.ids), tokens)
+            media, media_seen = beside(batch.slots, seen)
+        mask = causal_mask(batch.present) if batch.mask is None else batch.mask
+        positions = (batch.present.cumsum(1) - 1).clamp(min=0) if batch.positions is None else batch.positions
+        visual = batch.slots if self.placement == "inline" else None
+        return Embedded(tokens, mask, positions, Sight(visual, media, media_seen))
+
+    def see(self, batch: Batch) -> list[Tensor]:
+        """Tokens (N, D) of each picture of a batch.
+
+        Raises:
+            ValueError: there are pictures, and nothing to see them with.
+        """
+        if not batch.pictures:
+            return []
+        if self.vision is None:
+            raise ValueError("this language model has no encoder: its conversations cannot hold pictures")
+        return self.vision(batch.pictures, batch.text, batch.text_present)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Next-token logits (B, L, vocabulary) at every place."""
+        return self.backbone.logits(self.read(self.embed(batch)))
+
+    def read(self, embedded: Embedded) -> Tensor:
+        """One pass of the language model: hidden states (B, L, D)."""
+        self.look_at(embedded.sight)
+        try:
+            hidden, _ = self.backbone(embedded.tokens, embedded.mask, embedded.positions)
+        finally:
+            self.look_at(BLIND)
+        return hidden
+
+    def look_at(self, sight: Sight) -> None:
+        """Tell every adapter what the next pass sees."""
+        for adapter in self.adapters:
+            assert isinstance(adapter, Adapter)
+            adapter.see(sight)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Cross-entropy of the labels, a mean over all that are learned, plus what adapters add.
+
+        Returns:
+            `loss`, to minimise, and detached: `text` and each adapter's term.
+        """
+        assert batch.labels is not None
+        hidden = self.read(self.embed(batch))
+        labels = batch.labels.to(hidden.device)[:, 1:]
+        learned = labels != IGNORED
+        # Logits are the largest tensor of all: only places that are learned get them.
+        logits = self.backbone.logits(hidden[:, :-1][learned])
+        text = F.cross_entropy(logits.float(), labels[learned], reduction="sum") / learned.sum().clamp(min=1)
+        terms = {"text": text}
+        for adapter in self.adapters:
+            assert isinstance(adapter, Adapter)
+            terms |= adapter.losses()
+        return {"loss": torch.stack(list(terms.values())).sum()} | {name: t.detach() for name, t in terms.items()}
+
+
+def causal_mask(present: Tensor) -> Tensor:
+    """(B, L) to (B, L, L): a token sees the present ones up to itself; padding sees itself, so softmax is defined."""
+    length = present.shape[1]
+    seen = torch.ones(length, length, dtype=torch.bool, device=present.device).tril() & present.unsqueeze(1)
+    return seen | torch.eye(length, dtype=torch.bool, device=present.device)
+
+
+def beside(slots: Tensor, seen: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+    """Picture tokens as media that text attends to.
+
+    A token sees the latest picture that was marked before it, or at it, and no other (Flamingo's rule); before the
+    first mark it sees none.
+
+    Args:
+        slots: (B, L), bool: each picture's mark.
+        seen: tokens (N, D) of each picture, in reading order.
+
+    Returns:
+        Media (B, K, D), padded, and which of them each token sees (B, L, K); None for both without pictures.
+
+    Raises:
+        ValueError: marks and pictures differ in number.
+    """
+    if int(slots.sum()) != len(seen):
+        raise ValueError(f"{int(slots.sum())} marks stand for {len(seen)} pictures")
+    if not seen:
+        return None, None
+    latest = slots.cumsum(1)  # (B, L): 0 before the first picture of the row
+    counts = slots.sum(1).tolist()
+    rows = []
+    start = 0
+    for count in counts:
+        rows.append(list(seen[start : start + count]))
+        start += count
+    longest = max(sum(map(len, row)) for row in rows)
+    media = seen[0].new_zeros(len(rows), longest, seen[0].shape[-1])
+    owner = torch.full((len(rows), longest), -1, device=slots.device)
+    for r, row in enumerate(rows):
+        at = 0
+        for i, tokens in enumerate(row):
+            media[r, at : at + len(tokens)] = tokens
+            owner[r, at : at + len(tokens)] = i + 1
+            at += len(tokens)
+    return media, latest.unsqueeze(-1) == owner.unsqueeze(1)
