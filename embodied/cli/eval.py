@@ -1,8 +1,10 @@
 """Evaluate a policy in an environment: success rate with its interval, per-episode outcomes, videos, a report.
 
     embodied-eval policy=runs/quickstart env=metaworld/button-press-topdown episodes=50 num_envs=2 seed=10000
+    embodied-eval policy=runs/vlm task=pope data.root=data/scenes
 
-Episode i of each task has seed `seed + i`. The same command goes on with an evaluation that was interrupted.
+Episode i of each task has seed `seed + i`. The second asks a model questions about pictures, which are scored by the
+rules of `embodied-score`. The same command goes on with an evaluation that was interrupted.
 """
 
 from __future__ import annotations
@@ -17,12 +19,27 @@ from omegaconf import DictConfig, OmegaConf
 from embodied.cli.app import command
 from embodied.evaluation.policies import locate_policy, result_folder, split_name
 
-OmegaConf.register_new_resolver("eval_folder", lambda *parts: str(result_folder(*parts)), replace=True)
-OmegaConf.register_new_resolver("split_name", split_name, replace=True)
+
+def eval_folder(policy: str, env: Any, task: str | None, seed: int) -> str:
+    """Where the result goes unless told otherwise."""
+    folder = result_folder(policy, task or split_name(env or {}), seed)
+    return str(folder.with_name(folder.name.replace(f"{task}_{seed}", task, 1)) if task else folder)
+
+
+OmegaConf.register_new_resolver("eval_folder", eval_folder, replace=True)
 
 
 def work(config: DictConfig) -> dict[str, Any]:
-    """Evaluate; `success`, its interval `low` and `high` (fractions), `n`, and `episodes_per_hour`."""
+    """Evaluate; `success`, its interval `low` and `high` (fractions), `n`, and `episodes_per_hour`.
+
+    Of a task instead `score` with `low`, `high` and `n`, and each of its figures by name.
+    """
+    if config.get("task"):
+        from embodied.evaluation.tasks.run import evaluate
+
+        return evaluate(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
+    if "name" not in (config.get("env") or {}):
+        raise ValueError("env is not given: add env=metaworld/... or another environment, or task=... for a task")
     from embodied.evaluation.journal import Journal
     from embodied.evaluation.report import write_report
     from embodied.evaluation.results import EpisodeRecord, write_eval_info

@@ -57,7 +57,7 @@ class AMBER(Scorer):
         self.safe = set(Path(safe_words).read_text(encoding="utf-8").split("\n")) if safe_words else set()
 
     def score(self, records: Sequence[Record]) -> Scores:
-        """`chair`, `cover`, `hal`, `cog` of descriptions; `f1`, `accuracy`, `precision`, `recall` of questions; `amber`."""
+        """`chair`, `cover`, `hal`, `cog` of descriptions; `f1` and its like of questions; `amber` of both."""
         self.check(records)
         described = [record for record in records if record.reference["type"] == GENERATIVE]
         asked = [record for record in records if record.reference["type"] != GENERATIVE]

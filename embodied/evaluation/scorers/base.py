@@ -182,7 +182,10 @@ class Scorer(ABC):
         return Metric(float(np.mean(values)), low, high, len(values), unit, self.resampling.name)
 
     def ratio(
-        self, rows: Sequence[Sequence[float]], figure: Callable[[np.ndarray], np.ndarray], unit: Unit = "rate"
+        self,
+        rows: Sequence[Sequence[float]] | np.ndarray,
+        figure: Callable[[np.ndarray], np.ndarray],
+        unit: Unit = "rate",
     ) -> Metric:
         """A figure of the sums over samples, with its bootstrap interval.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from embodied.evaluation.scorers.base import Record, Scorer, Scores, answers_of
 from embodied.evaluation.scorers.judges import Judge, NoVerdict
@@ -56,7 +57,10 @@ class Judged(Scorer):
             ValueError: more samples than tolerated got no verdict.
         """
         self.check(records)
-        samples, grades, failed, before = [], [], [], self.judge.retried
+        samples: list[dict[str, Any]] = []
+        grades: list[float] = []
+        failed: list[str] = []
+        before = self.judge.retried
         for record in records:
             try:
                 verdict = self.judge.ask(self._filled(record))

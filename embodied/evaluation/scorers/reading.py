@@ -211,7 +211,8 @@ def _in_order(predictions: str | Path, references: str | Path, format: Reference
     said = list(read_rows(predictions))
     if len(rows) != len(said):
         raise ValueError(f"pair=order: {predictions} has {len(said)} rows, {references} has {len(rows)}")
-    records, seen = [], {}
+    records: list[Record] = []
+    seen: dict[str, int] = {}
     for (where, row), (there, prediction) in zip(rows, said, strict=True):
         try:
             name, reference = format._one(where, row)

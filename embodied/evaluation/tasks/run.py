@@ -1,0 +1,115 @@
+"""Asking a model all questions of a task, and scoring what it says."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from embodied.building import build
+from embodied.evaluation.scorers.base import Record, Resampling, Scorer, Scores
+from embodied.evaluation.scorers.judges import Judge
+from embodied.evaluation.scorers.result import REPORT, stated, write_scores
+from embodied.evaluation.tasks.answers import Answers
+from embodied.evaluation.tasks.base import Generation, Responder, Task
+from embodied.evaluation.tasks.loading import load_responder
+from embodied.evaluation.tasks.samples import SampleFile
+from embodied.files import only_one
+from embodied.progress import Progress
+
+
+def run_task(
+    task: Task, responder: Responder, batch_size: int = 8, answers: Answers | None = None, progress: bool = False
+) -> Scores:
+    """Ask everything, and score it. An answer without words is an answer, and wrong; the notes count them.
+
+    Args:
+        batch_size: conversations at once; what is answered does not depend on it.
+        answers: where answers are noted, and what was answered already.
+        progress: whether to show a line on standard error.
+
+    Raises:
+        ValueError: the responder gives another number of answers than it was asked, or something else than text.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is 1 or more, got batch_size={batch_size}")
+    questions = list(task.questions())
+    given = dict(answers.given) if answers else {}
+    todo = [question for question in questions if question.id not in given]
+    line = (
+        Progress(len(questions), "questions", done=len(questions) - len(todo), stream=sys.stderr) if progress else None
+    )
+    for start in range(0, len(todo), batch_size):
+        batch = todo[start : start + batch_size]
+        said = responder.respond([question.conversation for question in batch], **task.generation.to_dict())
+        if len(said) != len(batch) or not all(isinstance(text, str) for text in said):
+            raise ValueError(f"the model was asked {len(batch)} questions and gave {len(said)} answers that are text")
+        names = [question.id for question in batch]
+        given.update(zip(names, said, strict=True))
+        if answers:
+            answers.add(names, said)
+        if line:
+            line.advance(len(batch), "")
+    records: list[Record] = [question.record(given[question.id]) for question in questions]
+    scores = task.scorer.score(records)
+    silent = sum(not record.prediction.strip() for record in records)
+    if silent:
+        scores.notes.append(f"{silent} answers were empty")
+    return scores
+
+
+def evaluate(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What `embodied-eval task=...` does, from its resolved config: the result on disk, and what a sweep tabulates."""
+    described = plain["task"]
+    scorer: Scorer = build(described["scoring"]["scorer"], (Scorer, Judge))
+    scorer.resampling = Resampling(plain["resamples"], described["generation"]["seed"])
+    samples: Any = build(described["samples"], (SampleFile,))
+    task = Task(
+        described["name"],
+        samples,
+        scorer,
+        described["prompt"],
+        Generation(**described["generation"]),
+        described["system"],
+        described["circular"],
+    )
+    out = Path(plain["out"])
+    with only_one(out, "evaluation"):
+        responder = _responder(plain)
+        model = responder.describe()
+        # how answers are scored may change between two runs of the command; what is asked of whom may not
+        asked = {key: value for key, value in described.items() if key != "scoring"}
+        answers = Answers(out, {"model": model, "task": asked}, plain["resume"])
+        scores = run_task(task, responder, plain["batch_size"], answers, progress=True)
+        skipped = list(getattr(samples, "reasons", []))
+        write_scores(
+            out,
+            scores,
+            name=task.name,
+            config=plain,
+            skipped=skipped,
+            prompt=task.prompt if task.system is None else f"{task.system}\n\n{task.prompt}",
+            generation=task.generation.to_dict(),
+            model=model,
+        )
+        answers.end()
+    for name, metric in scores.metrics.items():
+        print(f"{plain['policy']} on {task.name} {name}: {stated(metric)}, n = {metric.n}")
+    for remark in scores.notes:
+        print(f"Note: {remark}.")
+    if skipped:
+        print(f"{len(skipped)} samples were skipped; the first: {skipped[0]}")
+    print(out / REPORT)
+    _, head = scores.headline
+    figures = {name: metric.value for name, metric in scores.metrics.items()}
+    return {"score": head.value, "low": head.low, "high": head.high, "n": head.n, **figures}
+
+
+def _responder(plain: Mapping[str, Any]) -> Responder:
+    if plain["responder"] is None:
+        return load_responder(str(plain["policy"]), plain["device"])
+    made = build(plain["responder"])
+    if not isinstance(made, Responder):
+        raise ValueError(f"responder: {type(made).__name__} has not the methods of a Responder")
+    return made
