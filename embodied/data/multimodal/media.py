@@ -5,7 +5,7 @@ A reference is text, in one of three forms:
 | form | example |
 |---|---|
 | a path | `train2017/000000000009.jpg` |
-| a file within a tar archive, by its place | `shard-000.tar#1536+20480/000009.jpg` (first byte + number of bytes / name) |
+| a file within a tar archive | `shard-000.tar#1536+20480/000009.jpg`: first byte, number of bytes, name |
 | the file itself, as a data URI | `data:image/png;base64,iVBORw0...` |
 """
 
@@ -73,6 +73,22 @@ def read_bytes(reference: str, what: str = "image") -> bytes:
         if isinstance(error, BrokenSample):
             raise
         raise _missing(what, reference, error) from None
+
+
+def reachable(reference: str, what: str = "image", sample: str = "") -> None:
+    """Stop where the file that a reference stands for is not there; it is not opened.
+
+    Raises:
+        BrokenSample: it is missing, or its archive is too short.
+    """
+    if DATA.match(reference):
+        return
+    place = INSIDE.match(reference)
+    file = Path(place["file"] if place else reference)
+    if not file.is_file():
+        raise _missing(what, reference).at(sample=sample)
+    if place and file.stat().st_size < int(place["first"]) + int(place["count"]):
+        raise BrokenSample(f"corrupt {what}", "the archive ends before it: it was cut short", reference, sample)
 
 
 def load_image(

@@ -11,9 +11,20 @@
         meta={"answers": ["living room"]},
     )
 
-Messages are those of `transformers`' chat templates, so a processor takes them as they are. Pictures and films are text,
-never pixels: see `embodied.data.multimodal.media` for the three forms that such a reference has. A sample is therefore
-always plain JSON, small, and cheap to pass between processes.
+Messages are those of `transformers`' chat templates, so a processor takes them as they are. Pictures and films are
+text, never pixels: see `embodied.data.multimodal.media` for the three forms that such a reference has. A sample is
+therefore always plain JSON, small, and cheap to pass between processes.
+
+What is in `meta` has one name whatever the dataset calls it, the one by which scorers know it:
+
+| key | what |
+|---|---|
+| `answers` | every accepted answer, texts; for VQAv2 and its kin one per person asked, the same one several times |
+| `captions` | every description of the picture, texts |
+| `options`, `answer` | what may be chosen, texts, and the place of the right one from 0 |
+| `box`, `width`, `height` | corners x1, y1, x2, y2 of what is meant, and the size of the picture, all in pixels |
+| `question_type`, `answer_type`, `category`, `split` | what figures are also given for each of |
+| `question_id`, `image_id` | as the dataset counts them |
 """
 
 from __future__ import annotations
@@ -60,8 +71,8 @@ class Sample:
     """A conversation, or a document.
 
     A conversation is an optional system message, then user and assistant in turn, the user first. It ends with the
-    assistant where the answer is known (what is trained on) and with the user where it is not. A document, such as a web
-    page with pictures, is one assistant message: all of it is to be learned.
+    assistant where the answer is known (what is trained on) and with the user where it is not. A document, such as a
+    web page with pictures, is one assistant message: all of it is to be learned.
 
     Args:
         id: unique within the source.

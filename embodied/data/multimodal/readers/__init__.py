@@ -1,0 +1,1 @@
+"""Readers of the formats that multi-modal datasets come in, one file each; `conf/multimodal` has a node for each."""
