@@ -134,6 +134,10 @@ def commands() -> list[str]:
     return sorted(name.removeprefix("embodied-") for name in PROJECT["project"]["scripts"])
 
 
+def module_of(command: str) -> str:
+    return PROJECT["project"]["scripts"][f"embodied-{command}"].partition(":")[0]
+
+
 def groups_of(command: str) -> dict[str, Any]:
     defaults = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / f"{command}.yaml"), resolve=False)["defaults"]
     chosen = [item for item in defaults if isinstance(item, dict)]
@@ -153,7 +157,7 @@ def choices() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("command, choice", list(choices()))
 def test_each_option_of_each_group_composes_with_each_command(command, choice):
-    importlib.import_module(f"embodied.cli.{command}")  # registers its resolvers
+    importlib.import_module(module_of(command))  # registers its resolvers
     missing = (
         [f"env={IN_CODE[0][0].removeprefix('env/').removesuffix('.yaml')}"]
         if groups_of(command).get("env") == "???"
@@ -258,7 +262,7 @@ def test_each_command_exists(script, target):
 @pytest.mark.parametrize("command", commands())
 def test_each_command_explains_itself_without_loading_torch(command):
     code = (
-        f"import sys; sys.argv = ['embodied-{command}', '--help']; from embodied.cli.{command} import main\n"
+        f"import sys; sys.argv = ['embodied-{command}', '--help']; from {module_of(command)} import main\n"
         "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
