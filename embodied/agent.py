@@ -19,19 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import embodied
-from embodied.building import build, find_class, nearest
+from embodied.building import build, find_class
 from embodied.contracts import ActionHead, Execution, Generators, Memory, Observation, Policy, SequentialHead
 from embodied.files import read_json, write_json
 from embodied.lvlm.observer import Observer
 from embodied.lvlm.tokenizers.text import TextTokenizer
 from embodied.processing.pipeline import Pipeline
 from embodied.spec import ACTION, IMAGES, STATE, TASK, Embodiment
+from embodied.weights import load_weights, refuse_pickles, save_weights
 
 FORMAT = "embodied-agent/1"
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer"
@@ -258,7 +257,7 @@ class Agent(nn.Module, Policy):
             folder / CONFIG, {"format": FORMAT, "embodiment": body, "text": text, **config, "versions": versions}
         )
         self.model.tokenizer.save_pretrained(folder / TOKENIZER)
-        save_file(_untied(self.state_dict()), str(folder / WEIGHTS), metadata={"format": "pt"})
+        save_weights(self, folder / WEIGHTS)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Agent:
@@ -318,63 +317,6 @@ def create_agent(
     if type(agent.head).fit is not ActionHead.fit:
         agent.head.fit(*agent.processing.chunks(columns, episode_ends, agent.horizon))
     return agent
-
-
-def load_weights(module: nn.Module, file: Path) -> None:
-    """Load safetensors into a module that must match exactly.
-
-    Raises:
-        ValueError: the file is missing, truncated, no safetensors, or does not fit, with the first name that differs.
-    """
-    if not file.is_file():
-        raise ValueError(f"{file} is missing")
-    try:
-        weights = load_file(str(file))
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is damaged or no safetensors file ({error}); copy it again") from None
-    own = module.state_dict()
-    aliases = _aliases(own)
-    for name, tensor in own.items():
-        source = weights.get(name, weights.get(aliases.get(name, name)))
-        if source is None:
-            raise ValueError(f"{file} does not fit its config.json: it has no '{name}'{nearest(name, weights)}"[:300])
-        if source.shape != tensor.shape:
-            shapes = f"{tuple(source.shape)}, the config wants {tuple(tensor.shape)}"
-            raise ValueError(f"{file} does not fit its config.json: '{name}' is {shapes}")
-    extra = [name for name in weights if name not in own]
-    if extra:
-        raise ValueError(f"{file} does not fit its config.json: it has '{extra[0]}', which the agent has not")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(weights.get(name, weights.get(aliases.get(name, name))))
-
-
-def refuse_pickles(folder: Path) -> None:
-    """Stop at a folder with files whose loading could run code.
-
-    Raises:
-        ValueError: naming the first.
-    """
-    for file in sorted(folder.rglob("*")):
-        if file.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}:
-            raise ValueError(
-                f"{file} is a pickle, whose loading could run code; agents are safetensors. Nothing was loaded"
-            )
-
-
-def _aliases(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """For each name that shares memory with an earlier one (tied weights), that earlier name."""
-    first: dict[tuple, str] = {}
-    return {
-        name: first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), name) if tensor.numel() else name
-        for name, tensor in state.items()
-    }
-
-
-def _untied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tied weights once, everything contiguous: what safetensors takes."""
-    aliases = _aliases(state)
-    return {name: tensor.contiguous() for name, tensor in state.items() if aliases[name] == name}
 
 
 def _hash(seed: int, task: str) -> int:

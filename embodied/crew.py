@@ -21,17 +21,17 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import embodied
-from embodied.agent import CONFIG, TOKENIZER, WEIGHTS, Agent, _untied, create_agent, load_weights, refuse_pickles
+from embodied.agent import CONFIG, TOKENIZER, WEIGHTS, Agent, create_agent
 from embodied.building import find_class, nearest
 from embodied.contracts import ActionHead, Generators
 from embodied.data.mixture import ROW, SOURCES
 from embodied.files import read_json, write_json
 from embodied.lvlm.tokenizers.text import TextTokenizer
 from embodied.spec import ConventionMismatch, Embodiment, pair
+from embodied.weights import load_weights, refuse_pickles, save_weights
 
 FORMAT = "embodied-crew/1"
 PARTS = ("model", "head", "processing", "execution", "chunk")
@@ -158,7 +158,7 @@ class Crew(nn.Module):
         versions = {"embodied": embodied.__version__, "torch": torch.__version__}
         write_json(folder / CONFIG, config | {"agents": agents, "versions": versions})
         first.model.tokenizer.save_pretrained(folder / TOKENIZER)
-        save_file(_untied(self.state_dict()), str(folder / WEIGHTS), metadata={"format": "pt"})
+        save_weights(self, folder / WEIGHTS)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Crew:

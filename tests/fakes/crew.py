@@ -6,12 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
-from embodied.agent import _untied
 from embodied.crew import Crew
 from embodied.data.mixture import Mixture, MixtureStream
+from embodied.weights import save_weights
 from fakes.training import TinyAgent, TinyStream
 
 
@@ -26,7 +26,7 @@ class TinyCrew(Crew):
         super().__init__(agents, own=["head", "model.spare"])
 
     def save_pretrained(self, folder):
-        save_file(_untied(self.state_dict()), str(Path(folder) / "model.safetensors"))
+        save_weights(self, Path(folder) / "model.safetensors")
 
     @classmethod
     def from_pretrained(cls, folder):
