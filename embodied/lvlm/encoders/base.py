@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-Fit = Literal["squash", "crop", "pad", "native"]
+Fit = Literal["squash", "crop", "pad", "letterbox", "corner", "native"]
 RESAMPLE = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -30,7 +30,10 @@ class Preprocess:
         mean, std: per-channel statistics of pixels in [0, 1].
         resample: PIL's filter, by name.
         fit: `squash` resizes to `size` whatever the aspect ratio; `crop` resizes the shorter side to it and cuts the
-            middle out (CLIP); `pad` fills up to a square with the mean colour first (LLaVA-1.5); `native` does nothing.
+            middle out (CLIP); `pad` fills up to a square with the mean colour, then resizes (LLaVA-1.5); `letterbox`
+            resizes the longer side, then fills up (DeepSeek-VL); `corner` does so with zeros at the right and below,
+            after normalising (SAM); `native` does nothing.
+        short: with `crop`, what the shorter side becomes before the middle is cut out; None: `size` (DINOv2: 256).
     """
 
     size: tuple[int, int] | None
@@ -38,6 +41,7 @@ class Preprocess:
     std: tuple[float, float, float]
     resample: str = "bicubic"
     fit: Fit = "squash"
+    short: int | None = None
 
     def __post_init__(self) -> None:
         if self.fit not in get_args(Fit):
@@ -46,11 +50,16 @@ class Preprocess:
             raise ValueError(f"Preprocess: resample is one of {', '.join(RESAMPLE)}, got {self.resample!r}")
         if (self.size is None) != (self.fit == "native"):
             raise ValueError(f"Preprocess: fit={self.fit} with size={self.size}; only native has no size")
+        if self.short is not None and (self.fit != "crop" or self.size is None or self.short < max(self.size)):
+            raise ValueError(f"Preprocess: short={self.short} is for fit=crop and at least the size, {self.size}")
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """An RGB picture to normalised pixels (3, H, W), float32."""
-        pixels: np.ndarray = np.asarray(self._fitted(picture), dtype=np.float32) / np.float32(255)
-        pixels = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        scaled = (np.asarray(self._fitted(picture), dtype=np.float64) * (1 / 255)).astype(np.float32)  # to the bit
+        pixels = (scaled - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        if self.fit == "corner" and self.size is not None:
+            missing = (self.size[0] - pixels.shape[0], self.size[1] - pixels.shape[1])
+            pixels = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)))
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
     def _fitted(self, picture: Image.Image) -> Image.Image:
@@ -60,16 +69,27 @@ class Preprocess:
         filter_ = RESAMPLE[self.resample]
         if self.fit == "pad" and picture.width != picture.height:
             side = max(picture.size)
-            square = Image.new("RGB", (side, side), tuple(int(255 * m) for m in self.mean))
-            square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-            picture = square
+            picture = self._filled(picture, side, side)
+        if self.fit in ("letterbox", "corner"):
+            scale = min(height / picture.height, width / picture.width)
+            rounded = (round(picture.width * scale), round(picture.height * scale))
+            if self.fit == "corner":  # SAM rounds halves up
+                rounded = (int(picture.width * scale + 0.5), int(picture.height * scale + 0.5))
+            picture = picture.resize((max(rounded[0], 1), max(rounded[1], 1)), filter_)
+            return self._filled(picture, width, height) if self.fit == "letterbox" else picture
         if self.fit == "crop":
             short = min(picture.size)
-            longer = [int(max(height, width) * side / short) for side in picture.size]
+            longer = [int((self.short or max(height, width)) * side / short) for side in picture.size]
             picture = picture.resize((longer[0], longer[1]), filter_)
             left, top = (picture.width - width) // 2, (picture.height - height) // 2
             return picture.crop((left, top, left + width, top + height))
         return picture if picture.size == (width, height) else picture.resize((width, height), filter_)
+
+    def _filled(self, picture: Image.Image, width: int, height: int) -> Image.Image:
+        """The picture in the middle of a larger one of the mean colour."""
+        larger = Image.new("RGB", (width, height), tuple(int(255 * m) for m in self.mean))
+        larger.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
+        return larger
 
 
 class ImageEncoder(nn.Module, ABC):
