@@ -29,6 +29,10 @@ from embodied.data.multimodal.sample import BrokenSample
 MAX_PIXELS = 100_000_000
 """The largest picture that is decoded unless told otherwise: a small file can unfold into any amount of memory."""
 
+ORIENTATION = 0x0112
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, Image.DecompressionBombError)
+"""What Pillow raises at damaged files."""
+
 Spread = Literal["start", "ends", "middle"]
 INSIDE = re.compile(r"^(?P<file>.+\.tar)#(?P<first>\d+)\+(?P<count>\d+)/(?P<name>.*)$", re.DOTALL)
 DATA = re.compile(r"^data:(?P<kind>[\w/+.-]*);base64,")
@@ -131,6 +135,23 @@ def load_image(
     if longest is not None and max(picture.size) > longest:
         picture.thumbnail((longest, longest), Image.Resampling.BICUBIC)
     return picture
+
+
+def image_size(reference: str, sample: str = "") -> tuple[int, int]:
+    """(width, height) of a picture as `load_image` gives it, in pixels; only its header is read.
+
+    Raises:
+        BrokenSample: it is missing or no picture.
+    """
+    try:
+        with Image.open(_source(reference, "image")) as opened:
+            width, height = opened.size
+            turned = opened.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    except BrokenSample as fault:
+        raise fault.at(sample=sample) from None
+    except BROKEN as error:
+        raise _corrupt(error, reference, sample) from None
+    return (height, width) if turned else (width, height)
 
 
 @dataclass(frozen=True)
@@ -241,6 +262,11 @@ def _missing(what: str, reference: str, error: Exception | None = None) -> Broke
     if error is None or isinstance(error, FileNotFoundError):
         return BrokenSample(f"missing {what}", f"the {what} is missing", reference)
     return BrokenSample(f"missing {what}", f"the {what} cannot be read ({_first_line(error)})", reference)
+
+
+def _corrupt(error: Exception, reference: str, sample: str) -> BrokenSample:
+    detail = f"the picture is damaged or was cut short ({_first_line(error)})"
+    return BrokenSample("corrupt image", detail, shown(reference), sample)
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
