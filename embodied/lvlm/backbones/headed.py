@@ -27,7 +27,7 @@ class HeadedTextModel(nn.Module):
         self.model: Any = AutoModel.from_config(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         nn.init.normal_(self.lm_head.weight, std=config.initializer_range)
-        if config.tie_word_embeddings:
+        if getattr(config, "tie_word_embeddings", False):
             self.lm_head.weight = self.model.embed_tokens.weight
 
     @property
