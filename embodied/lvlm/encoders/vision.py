@@ -80,6 +80,8 @@ class VisionTransformer(ImageEncoder):
             configuration's own, positions are interpolated as the class does it. None: the configuration's own.
         fit: how a picture is brought to that size (`Preprocess`); None: as the family's image processor does it.
             `native` takes pictures of any size that is a multiple of a patch.
+        mean, std: per-channel statistics of pixels in [0, 1]; None: the family's.
+        resample: PIL's filter, by name; None: the family's.
 
     Raises:
         ValueError: neither or both of config and checkpoint, an unknown family, setting or layer, a folder without
@@ -95,13 +97,19 @@ class VisionTransformer(ImageEncoder):
         norm: bool | None = None,
         image_size: int | Sequence[int] | None = None,
         fit: Fit | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        resample: str | None = None,
     ) -> None:
         model = tower(
             "VisionTransformer", {name: family.model_class for name, family in FAMILIES.items()}, config, checkpoint
         )
         self_config: Any = model.config
         family = FAMILIES[self_config.model_type]
-        super().__init__(*family.statistics)
+        own = family.statistics
+        self.statistics = (own[0] if mean is None else rgb(mean), own[1] if std is None else rgb(std))
+        super().__init__(*self.statistics)
+        self.resample = resample or family.resample
         self.family, self.keep_class_token, self.norm = family, keep_class_token, norm
         if self_config.model_type == "vit_mae":
             self_config.mask_ratio = 0.0  # every patch is seen
@@ -122,12 +130,12 @@ class VisionTransformer(ImageEncoder):
 
     @property
     def preprocess(self) -> tuple[Preprocess, ...]:
-        mean, std = self.family.statistics
+        mean, std = self.statistics
         if self.fit == "native":
-            return (Preprocess(None, mean, std, self.family.resample, "native"),)
+            return (Preprocess(None, mean, std, self.resample, "native"),)
         enlarged = self.fit == "crop" and self.family.enlarge > 1
         short = round(max(self.size) * self.family.enlarge) if enlarged else None
-        return (Preprocess(self.size, mean, std, self.family.resample, self.fit, short),)
+        return (Preprocess(self.size, mean, std, self.resample, self.fit, short),)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         height, width = (height, width) if self.fit == "native" else self.size
@@ -179,3 +187,14 @@ class VisionTransformer(ImageEncoder):
 def pair(size: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) from one side or both."""
     return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+
+def rgb(values: Sequence[float]) -> tuple[float, float, float]:
+    """One number per channel.
+
+    Raises:
+        ValueError: there are not three.
+    """
+    if len(values) != 3:
+        raise ValueError(f"VisionTransformer: mean and std have three numbers, got {list(values)}")
+    return (float(values[0]), float(values[1]), float(values[2]))
