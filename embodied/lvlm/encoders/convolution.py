@@ -13,7 +13,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from embodied.lvlm.encoders.base import ImageEncoder
+from embodied.lvlm.encoders.base import ImageEncoder, Preprocess
+
+HALF = (0.5, 0.5, 0.5)
 
 
 class ConvolutionalStem(ImageEncoder):
@@ -24,18 +26,23 @@ class ConvolutionalStem(ImageEncoder):
         patch: kernel and stride of a first patch-wise convolution with `widths[0]` channels, instead of a 3x3 stage of
             stride 2. 4 saves most of the time that full resolution costs.
         blocks: residual 3x3 convolutions after the last stage, which let a cell see more around it.
+        size: side of the square that pictures are brought to before they are read; None: only images that come as
+            they are (robots' cameras) are.
 
     Raises:
         ValueError: no widths, or one that 8 groups do not divide; a negative number of blocks.
     """
 
-    def __init__(self, widths: Sequence[int] = (32, 64, 96, 128), patch: int = 2, blocks: int = 0) -> None:
-        super().__init__(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    def __init__(
+        self, widths: Sequence[int] = (32, 64, 96, 128), patch: int = 2, blocks: int = 0, size: int | None = None
+    ) -> None:
+        super().__init__(HALF, HALF)
         if not widths or any(width % 8 for width in widths):
             raise ValueError(f"ConvolutionalStem: widths are multiples of 8, at least one, got {list(widths)}")
         if blocks < 0:
             raise ValueError(f"ConvolutionalStem: blocks must not be negative, got {blocks}")
-        self.dim = widths[-1]
+        self.dim, self.size = widths[-1], size
+        self.patch, self.halvings = patch, len(widths) - 1
         first = nn.Conv2d(3, widths[0], 3, 2, 1) if patch == 2 else nn.Conv2d(3, widths[0], patch, patch)
         layers: list[nn.Module] = [first]
         for n_in, n_out in pairwise(widths):
@@ -43,6 +50,21 @@ class ConvolutionalStem(ImageEncoder):
         layers += [_Residual(self.dim) for _ in range(blocks)]
         self.stages = nn.Sequential(*layers, nn.GroupNorm(8, self.dim), nn.SiLU())
         self.position = nn.Linear(4, self.dim)
+
+    @property
+    def preprocess(self) -> tuple[Preprocess, ...]:
+        if self.size is None:
+            return super().preprocess
+        return (Preprocess((self.size, self.size), HALF, HALF, "bicubic", "squash"),)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        return self._cells(height), self._cells(width)
+
+    def _cells(self, side: int) -> int:
+        cells = -(-side // 2) if self.patch == 2 else side // self.patch
+        for _ in range(self.halvings):
+            cells = -(-cells // 2)
+        return cells
 
     def encode(self, pixels: Tensor) -> Tensor:
         grid = self.stages(pixels)
