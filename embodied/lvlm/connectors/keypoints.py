@@ -13,10 +13,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from embodied.lvlm.connectors.base import NOTHING, Connector, Context
+from embodied.lvlm.connectors.base import NOTHING, Context
+from embodied.lvlm.connectors.queries import QueryConnector
 
 
-class Keypoints(Connector):
+class Keypoints(QueryConnector):
     """Keypoints of a feature grid, as a few tokens that carry a group of them each.
 
     Args:
@@ -25,7 +26,7 @@ class Keypoints(Connector):
         tokens: M, how many tokens they become; divides K.
         look: numbers of the attended feature that a point brings along; 0 for positions alone.
         hidden: width of the hidden layer from a group of points to its token.
-        columns: columns of the grid, whose features come row by row; None: it is square.
+        columns: columns of the grid, whose features come row by row; None: the context's, or those of a square.
         sharpness: what the softmax's logits are multiplied by at first; learned. A fresh map attends everywhere alike,
             and finds a thing of few pixels sooner where its softmax is sharp.
 
@@ -63,7 +64,7 @@ class Keypoints(Connector):
 
     def forward(self, features: Tensor, context: Context = NOTHING) -> Tensor:
         attention = (self.sharpness * self.maps(features)).softmax(dim=1)  # (B, N, K)
-        points = [self.positions(attention)]
+        points = [self.positions(attention, None if context.grid is None else context.grid[1])]
         if self.look is not None:
             # Point k of every group takes slice k of one projection, so that M groups cost no more than one.
             seen = self.look(features).unflatten(-1, (attention.shape[-1] // self.count, -1))  # (B, N, K / M, look)
@@ -73,11 +74,12 @@ class Keypoints(Connector):
         tokens = [speak(group) for speak, group in zip(self.speak, groups.unbind(1), strict=True)]
         return self.norm(torch.stack(tokens, dim=1))
 
-    def positions(self, attention: Tensor) -> Tensor:
+    def positions(self, attention: Tensor, columns: int | None = None) -> Tensor:
         """Attention over the grid (B, N, K), summing to 1 over N, to x, y in [-1, 1], (B, K, 2)."""
         cells = attention.shape[1]
-        columns = self.columns or math.isqrt(cells)
-        if cells % columns or (self.columns is None and columns * columns != cells):
+        named = self.columns or columns
+        columns = named or math.isqrt(cells)
+        if cells % columns or (named is None and columns * columns != cells):
             raise ValueError(f"Keypoints: {cells} features are no grid of {columns} columns; set connector.columns")
         y, x = (
             (torch.arange(n, device=attention.device, dtype=attention.dtype) + 0.5) / n * 2 - 1
