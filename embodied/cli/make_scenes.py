@@ -54,6 +54,7 @@ def work(config: DictConfig) -> dict[str, Any]:
         drawn = sum(stop - start for _, start, stop in waiting)
         if waiting:
             paint(maker, out, waiting, processes, Progress(total, "pictures and films", total - drawn, sys.stderr))
+            sys.stderr.write("all drawn; now writing what is said about them\n")
         about = maker.finish(out)
     seconds = time.monotonic() - begun
     counts = Counter[str]()

@@ -46,15 +46,16 @@ def full(fact: Fact) -> str:
 
 def descriptions(fact: Fact, facts: Sequence[Fact], without: Collection[str] = ()) -> list[dict[str, str]]:
     """The filters that fit this thing alone, of `facts`, and say nothing needless; none of the attributes `without`."""
-    found: list[dict[str, str]] = []
-    for count in range(1, len(ATTRIBUTES) + 1):
-        for chosen in combinations([a for a in ATTRIBUTES if a not in without], count):
-            filter = {attribute: fact.word(attribute) for attribute in chosen}
-            if any(set(shorter) <= set(filter) for shorter in found):
+    mine, looks = fact.words(), [other.words() for other in facts]
+    usable = [i for i, attribute in enumerate(ATTRIBUTES) if attribute not in without]
+    found: list[tuple[int, ...]] = []
+    for count in range(1, len(usable) + 1):
+        for chosen in combinations(usable, count):
+            if any(set(shorter) <= set(chosen) for shorter in found):
                 continue
-            if sum(fits(other, filter) for other in facts) == 1:
-                found.append(filter)
-    return found
+            if sum(all(look[i] == mine[i] for i in chosen) for look in looks) == 1:
+                found.append(chosen)
+    return [{ATTRIBUTES[i]: mine[i] for i in chosen} for chosen in found]
 
 
 def described(

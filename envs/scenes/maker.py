@@ -32,6 +32,8 @@ from envs.scenes.visibility import DEPTH_MARGIN, LEAST_SHARE, LEAST_SHOWN, SIDE_
 from envs.scenes.vocabulary import UNSEEN
 
 ABOUT, BEGUN = "scenes.json", "making.json"
+FOLDERS = ("chat", "official", "scenes")
+"""What is written when all pictures are there."""
 STRETCH = {IMAGES: 40, VIDEOS: 5}
 """How many are drawn at a time."""
 RULES = {
@@ -87,6 +89,7 @@ class SceneMaker:
             if there:
                 raise ValueError(f"{out} holds {there[0]}, which is no data set of scenes: name an empty folder")
             write_json(out / BEGUN, {"settings": self.settings})
+        self._sweep(out)
         if (out / ABOUT).exists():
             self._tidy(out)
             return [], total
@@ -101,7 +104,8 @@ class SceneMaker:
         records = {kind: self._records(out, kind) for kind in (IMAGES, VIDEOS)}
         written: dict[str, Written] = {}
         images = self._settings.ranges(IMAGES)
-        with atomic_folder(out / "chat") as chat, atomic_folder(out / "official") as official:
+        chat_folder, official_folder, scenes_folder = (out / name for name in FOLDERS)
+        with atomic_folder(chat_folder) as chat, atomic_folder(official_folder) as official:
             for split in images:
                 pictures = [_picture(row) for row in records[IMAGES] if row["split"] == split]
                 films = [_picture(row) for row in records[VIDEOS] if row["split"] == split]
@@ -110,7 +114,7 @@ class SceneMaker:
                 for task in TASKS:
                     write_lines(chat / split / f"{task}.jsonl", written[split].samples[task])
                 export(official, self._settings, split, pictures, written[split])
-        with atomic_folder(out / "scenes") as scenes:
+        with atomic_folder(scenes_folder) as scenes:
             for split in images:
                 for kind, name in ((IMAGES, f"{split}.jsonl"), (VIDEOS, f"{split}_videos.jsonl")):
                     write_lines(scenes / name, [row for row in records[kind] if row["split"] == split])
@@ -140,6 +144,13 @@ class SceneMaker:
                 raise ValueError(
                     f"{out} holds scenes with {key}={before.get(key)}, not {key}={value}: name another folder"
                 )
+
+    @staticmethod
+    def _sweep(out: Path) -> None:
+        """Remove what was half written when an earlier making of this data set was killed."""
+        for name in (ABOUT, BEGUN, *FOLDERS):
+            for path in (*out.glob(f".{name}.*.tmp"), *out.glob(f".{name}.*.old")):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     @staticmethod
     def _tidy(out: Path) -> None:

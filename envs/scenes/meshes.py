@@ -67,6 +67,7 @@ def mesh_of(shape: str) -> Mesh:
     return _revolved([_arc(1.05 - half, 0.0, half, -np.pi, np.pi, 8)])
 
 
+@cache
 def hull_points(shape: str) -> np.ndarray:
     """The points (P, 3) whose convex hull is the shape's."""
     return np.unique(mesh_of(shape).vertices.round(9), axis=0)
@@ -97,7 +98,7 @@ def _revolved(curves: Sequence[Sequence[Point]], n: int = AROUND) -> Mesh:
         for (r, z), (nr, nz), step in zip(points, out, steps, strict=True):
             vertices.append(np.stack([r * np.cos(turn), r * np.sin(turn), np.full(n + 1, z)], 1))
             normals.append(np.stack([nr * np.cos(turn), nr * np.sin(turn), np.full(n + 1, nz)], 1))
-            uvs.append(np.stack([2 * turn / (2 * np.pi), np.full(n + 1, 2 * (along + step) / total)], 1))
+            uvs.append(np.stack([1.5 * turn / (2 * np.pi), np.full(n + 1, 1.7 * (along + step) / total)], 1))
         along += steps[-1]
         for i in range(len(points) - 1):
             for j in range(n):
@@ -120,16 +121,16 @@ def _prism(outline: Sequence[Point], half: float) -> Mesh:
     around = 0.0
     for (x0, y0), (x1, y1) in zip(outline, [*outline[1:], outline[0]], strict=True):
         length, q = float(np.hypot(x1 - x0, y1 - y0)), len(vertices)
-        for x, y, u in ((x0, y0, around), (x1, y1, around + length / 2)):
+        for x, y, u in ((x0, y0, around), (x1, y1, around + length / 2.5)):
             for z in (-half, half):
                 vertices.append((x, y, z))
                 normals.append(((y1 - y0) / length, (x0 - x1) / length, 0.0))
-                uvs.append((u, z / 2))
+                uvs.append((u, z / 2.5))
         triangles += [(q, q + 2, q + 3), (q, q + 3, q + 1)]
-        around += length / 2
+        around += length / 2.5
     q = len(vertices)
     vertices += [(0.0, 0.0, half), *((x, y, half) for x, y in outline)]  # all outlines here are stars about the origin
     normals += [(0.0, 0.0, 1.0)] * (len(outline) + 1)
-    uvs += [(0.0, 0.0), *((x / 2, y / 2) for x, y in outline)]
+    uvs += [(0.0, 0.0), *((x / 2.5, y / 2.5) for x, y in outline)]
     triangles += [(q, q + 1 + i, q + 1 + (i + 1) % len(outline)) for i in range(len(outline))]
     return Mesh(np.array(vertices), np.array(normals), np.array(uvs), np.array(triangles))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -80,6 +81,7 @@ class Camera:
     at: tuple[float, float, float]
     fov: float
 
+    @cached_property
     def axes(self) -> np.ndarray:
         """Rows are the camera's right, up and forward directions in the world, (3, 3)."""
         forward = np.subtract(self.at, self.eye)
@@ -90,14 +92,14 @@ class Camera:
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """World points (P, 3) -> (P, 2): column and row as parts of the picture's side, (0, 0) is its upper left."""
-        seen = (points - np.array(self.eye)) @ self.axes().T
+        seen = (points - np.array(self.eye)) @ self.axes.T
         half = np.tan(np.radians(self.fov) / 2)
         flat = seen[:, :2] / (seen[:, 2:] * half)
         return np.stack([(1 + flat[:, 0]) / 2, (1 - flat[:, 1]) / 2], 1)
 
     def ground(self) -> np.ndarray:
         """Rows are the horizontal directions that are right and away as the camera sees them, (2, 2)."""
-        right, _, forward = self.axes()
+        right, _, forward = self.axes
         away = forward[:2] / np.linalg.norm(forward[:2])
         return np.stack([right[:2], away])
 
