@@ -181,3 +181,23 @@ def _complete(owner: str, folder: Path, missing: Any) -> None:
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise ValueError(f"{owner}: {folder} lacks weights of the encoder: {lacking[0]}{more}")
+
+
+def tensors(owner: str, folder: Path, part: str) -> dict[str, Tensor]:
+    """The tensors of a model's outermost part called `part`; a lone tensor is called "".
+
+    Raises:
+        ValueError: the folder has no such part.
+    """
+    found = _files(owner, folder)
+    before = [f".{name}.".split(f".{part}.")[0] for name in found if f".{part}." in f".{name}."]
+    if not before:
+        raise ValueError(f"{owner}: {folder} has no weights of a {part}")
+    prefix = f"{min(before, key=lambda name: name.count('.'))}.{part}".lstrip(".")
+    names = {n[len(prefix) :].lstrip("."): path for n, path in found.items() if f"{n}.".startswith(f"{prefix}.")}
+    state = {}
+    for path in sorted(set(names.values())):
+        with safe_open(path, "pt") as file:
+            for name in (name for name, where in names.items() if where == path):
+                state[name] = file.get_tensor(f"{prefix}.{name}" if name else prefix).float()
+    return state
