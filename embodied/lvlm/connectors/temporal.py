@@ -28,6 +28,7 @@ class TemporalModule(QueryConnector):
         gather: `mean` (Valley v1, Video-ChatGPT), `importance` (v2), or `transformer` (v3).
         class_token: whether each frame's features begin with a class token, which then is the frame's token; otherwise
             the frame's token is the mean of its patches.
+        frames_first: whether the frames' tokens come first (Video-ChatGPT), and the gathered patches behind.
         patches: of a frame, for `importance`, whose scores look at all of them.
         heads: of the transformer layer; they divide D.
         frames: most frames of a video, for the transformer's learned embeddings of time.
@@ -43,6 +44,7 @@ class TemporalModule(QueryConnector):
         width: int,
         gather: Gather = "mean",
         class_token: bool = False,
+        frames_first: bool = False,
         patches: int = 256,
         heads: int = 8,
         frames: int = 64,
@@ -51,7 +53,7 @@ class TemporalModule(QueryConnector):
         if gather not in get_args(Gather):
             raise ValueError(f"TemporalModule: gather is one of {', '.join(get_args(Gather))}, got {gather!r}")
         positive("TemporalModule", patches=patches, frames=frames)
-        self.gather, self.class_token, self.patches = gather, class_token, patches
+        self.gather, self.class_token, self.patches, self.frames_first = gather, class_token, patches, frames_first
         self.mm_projector = nn.Linear(features, width)
         self.pooling_layer = nn.Linear(width * patches, 1) if gather == "importance" else None
         self.transformer: nn.TransformerEncoderLayer | None = None
@@ -66,7 +68,8 @@ class TemporalModule(QueryConnector):
         video = self.mm_projector(features).unflatten(1, (context.frames, -1))  # (B, T, N, D)
         patches = video[:, :, 1:] if self.class_token else video
         frames = video[:, :, 0] if self.class_token else video.mean(2)
-        return torch.cat([self._gathered(patches), frames], dim=1)
+        parts = [self._gathered(patches), frames]
+        return torch.cat(parts[::-1] if self.frames_first else parts, dim=1)
 
     def tokens(self, features: int, context: Context = NOTHING) -> int:
         count = per_frame("TemporalModule", features, context) - self.class_token
