@@ -239,6 +239,8 @@ def answers_of(record: Record) -> list[str]:
     for answer in answers:
         if isinstance(answer, bool) or not isinstance(answer, str | int | float):
             raise wrong(record, f"has the answer {answer!r}, which is no text")
+    if not any(str(answer).strip() for answer in answers):
+        raise wrong(record, "has only empty answers")
     return [str(answer) for answer in answers]
 
 

@@ -55,7 +55,9 @@ class Captions(Scorer):
         notes = [] if ptb else ["words were cut by a simple rule" + ("" if java else ", for there is no Java")]
         references = {str(i): _captions(record) for i, record in enumerate(records)}
         said = {str(i): [_one_line(record.prediction)] for i, record in enumerate(records)}
-        references, said = _tokens(references, ptb), _tokens(said, ptb)
+        words = _tokens([*references.values(), *said.values()], ptb)
+        references = dict(zip(references, words, strict=False))
+        said = dict(zip(said, words[len(records) :], strict=True))
         _, cider = Cider().compute_score(references, said)
         _, rouge = Rouge().compute_score(references, said)
         metrics: dict[str, Metric] = {"cider": self.mean([float(x) for x in cider], "number")}
@@ -68,7 +70,7 @@ class Captions(Scorer):
             notes.append("METEOR was left out, for there is no Java")
         if len(records) < 100:
             notes.append(f"CIDEr weighs words by their rarity among the references: {len(records)} pictures are few")
-        silent = sum(not words[0] for words in said.values())
+        silent = sum(not texts[0] for texts in said.values())
         if silent:
             notes.append(f"{silent} captions hold no words")
         samples = [
@@ -131,12 +133,11 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _tokens(captions: dict[str, list[str]], ptb: bool) -> dict[str, list[str]]:
+def _tokens(captions: list[list[str]], ptb: bool) -> list[list[str]]:
+    """Each caption as its words with single spaces between; all in one go, for Java is slow to start."""
     if not ptb:
-        return {key: [" ".join(SIMPLE.findall(text.lower())) for text in texts] for key, texts in captions.items()}
+        return [[" ".join(SIMPLE.findall(text.lower())) for text in texts] for texts in captions]
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    found: dict[str, list[str]] = PTBTokenizer().tokenize(
-        {key: [{"caption": text} for text in texts] for key, texts in captions.items()}
-    )
-    return found
+    found = PTBTokenizer().tokenize({i: [{"caption": text} for text in texts] for i, texts in enumerate(captions)})
+    return [found[i] for i in range(len(captions))]
