@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,10 @@ class Adapter(nn.Module, ABC):
     def see(self, sight: Sight) -> None:
         """What the next pass looks at."""
         self.sight = sight
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies don't take along what belongs to a pass."""
+        return self.__dict__ | {"sight": BLIND}
 
     def losses(self) -> dict[str, Tensor]:
         """Terms that the last pass adds to the loss, already weighted (load balance of experts); most have none."""

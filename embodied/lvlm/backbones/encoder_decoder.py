@@ -64,7 +64,7 @@ class EncoderDecoderBackbone(nn.Module):
         return self.model.get_encoder()(inputs_embeds=embeddings, attention_mask=present).last_hidden_state
 
     def forward(self, encoded: Tensor, present: Tensor, labels: Tensor) -> Tensor:
-        """Logits (B, T, vocabulary) of each of `labels` (B, T), given those before it; -100 where nothing is trained."""
+        """Logits (B, T, vocabulary) of each of `labels` (B, T), given those before it; -100: not trained."""
         return self.model(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
             attention_mask=present,
