@@ -141,7 +141,7 @@ class TextNearDuplicates(Filter):
         seed: of the permutations.
 
     Raises:
-        ValueError: a threshold that is none.
+        ValueError: a threshold that is none, or too few permutations to estimate by.
     """
 
     def __init__(
@@ -157,11 +157,14 @@ class TextNearDuplicates(Filter):
             raise ValueError(f"TextNearDuplicates: threshold is above 0 and at most 1, got {threshold}")
         if length < 1:
             raise ValueError(f"TextNearDuplicates: length is at least 1, got {length}")
+        if permutations < 32:
+            raise ValueError(f"TextNearDuplicates: permutations is at least 32, got {permutations}")
         from datasketch import MinHashLSH
 
         self.threshold, self.length, self.permutations, self.seed = threshold, length, permutations, seed
         self.of, self._most = check_said(of, "TextNearDuplicates"), _positive(remember, "TextNearDuplicates")
-        self._index = MinHashLSH(threshold=threshold, num_perm=permutations)
+        # The index only finds candidates. Above this threshold it has a single band, which datasketch refuses.
+        self._index = MinHashLSH(threshold=min(threshold, 0.9), num_perm=permutations)
         self._kept: OrderedDict[int, Any] = OrderedDict()
         self._next = 0
         self._last: tuple[str, Any] = ("", None)
