@@ -88,10 +88,10 @@ class Windows(ViewByView):
 
     def arrange(self, tokens: Sequence[Tensor], layout: Layout, grids: Sequence[Size]) -> Tensor:
         parts = list(tokens)
-        overview = [] if layout.overview is None else [parts.pop(layout.overview)]
+        overview: list[Tensor | None] = [] if layout.overview is None else [parts.pop(layout.overview)]
         views = iter(parts)
         skipped = None if self.skip is None else self.skip.unsqueeze(0).to(tokens[0])
-        tiles = [next(views) if shows else skipped for shows in self._shown(layout.size)]
+        tiles: list[Tensor | None] = [next(views) if shows else skipped for shows in self._shown(layout.size)]
         ordered = overview + tiles if self.overview_first else tiles + overview
         return torch.cat([part for part in ordered if part is not None])
 
