@@ -37,6 +37,8 @@ def work(config: DictConfig) -> dict[str, Any]:
     if config.get("task"):
         from embodied.evaluation.tasks.run import evaluate
 
+        if "data" in config and OmegaConf.is_missing(config.data, "root"):
+            raise ValueError("data.root is not given: add data.root=<the folder of the data set> to the command")
         return evaluate(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
     if "name" not in (config.get("env") or {}):
         raise ValueError("env is not given: add env=metaworld/... or another environment, or task=... for a task")

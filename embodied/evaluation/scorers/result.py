@@ -36,6 +36,7 @@ def write_scores(
     name: str,
     config: Mapping[str, Any],
     skipped: Sequence[str] = (),
+    skipped_count: int | None = None,
     prompt: str | None = None,
     generation: Mapping[str, Any] | None = None,
     model: Mapping[str, Any] | None = None,
@@ -48,6 +49,7 @@ def write_scores(
         name: of the profile or task.
         config: the resolved config.
         skipped: why samples were left out, one line each.
+        skipped_count: how many were, where `skipped` holds examples only.
         prompt, generation, model: how the answers were made: the prompt's form, the settings of the generation, and
             the model with its chat template; None where answers came from a file, which does not say.
 
@@ -66,7 +68,7 @@ def write_scores(
             for group, metrics in scores.groups.items()
         },
         "notes": list(scores.notes),
-        "skipped": {"count": len(skipped), "reasons": list(skipped)},
+        "skipped": {"count": len(skipped) if skipped_count is None else skipped_count, "reasons": list(skipped)},
         "prompt": prompt,
         "generation": None if generation is None else strict(generation),
         "model": None if model is None else strict(model),

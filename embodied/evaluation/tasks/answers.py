@@ -40,11 +40,15 @@ class Answers:
                     "resume=false to discard it"
                 )
             self.given = {line["id"]: line["answer"] for line in lines[1:]}
-        text = [json.dumps(wanted), *(json.dumps({"id": k, "answer": v}) for k, v in self.given.items())]
-        write_text(self.file, "\n".join(text) + "\n")
+        self._head = json.dumps(wanted)
+        self._begun = False  # nothing is written before there is an answer to keep
 
     def add(self, names: Sequence[str], answers: Sequence[str]) -> None:
         """Note answers."""
+        if not self._begun:  # drops a line that was cut short
+            kept = [json.dumps({"id": name, "answer": answer}) for name, answer in self.given.items()]
+            write_text(self.file, "\n".join([self._head, *kept]) + "\n")
+            self._begun = True
         with self.file.open("a", encoding="utf-8") as file:
             for name, answer in zip(names, answers, strict=True):
                 file.write(json.dumps({"id": name, "answer": answer}) + "\n")

@@ -6,6 +6,7 @@ is data: samples, the form of the prompt, the settings of the generation, and a 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -108,6 +109,7 @@ class Task:
         generation: the settings.
         system: a system message for all conversations; None leaves the samples' own.
         circular: ask each choice once per rotation of its options (MMBench's CircularEval).
+        limit: the first so many samples only; None for all.
     """
 
     name: str
@@ -117,8 +119,11 @@ class Task:
     generation: Generation = field(default_factory=Generation)
     system: str | None = None
     circular: bool = False
+    limit: int | None = None
 
     def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"task {self.name}: limit is 1 or more, or null for all; got limit={self.limit}")
         if "{question}" not in self.prompt:
             raise ValueError(f"task {self.name}: the prompt has no {{question}}, so nothing would be asked")
 
@@ -127,18 +132,25 @@ class Task:
 
         Raises:
             BrokenSample: a sample asks nothing.
-            ValueError: a sample lacks what the rule needs.
+            ValueError: a sample lacks what the rule needs, or is there twice; or there are none.
         """
-        for sample in self.samples:
+        seen: set[str] = set()
+        where = str(getattr(self.samples, "file", ""))
+        for sample in itertools.islice(self.samples, self.limit):
+            if sample.id in seen:
+                raise ValueError(f"{where or sample.source}: sample {sample.id} is there twice")
+            seen.add(sample.id)
             reference = dict(sample.meta)
             if sample.answered:
                 reference.setdefault("answer", sample.answer())
             asked = sample.question()
             reference.setdefault("question", _said(asked[-1]))
-            question = Question(sample.id, asked, reference, sample.source)
+            question = Question(sample.id, asked, reference, where or sample.source)
             self.scorer.check([question.record("-")])
             for part in self._rotated(question) if self.circular else [question]:
                 yield Question(part.id, self._prompted(part), part.reference, part.where)
+        if not seen:
+            raise ValueError(f"task {self.name} has no samples{' in ' + where if where else ''}")
 
     def _rotated(self, question: Question) -> Iterable[Question]:
         options, answer = options_of(question.record("-"))

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from embodied.building import build
+from embodied.data.multimodal.readers.base import Reader
 from embodied.evaluation.scorers.base import Record, Resampling, Scorer, Scores
 from embodied.evaluation.scorers.judges import Judge
 from embodied.evaluation.scorers.result import REPORT, stated, write_scores
 from embodied.evaluation.tasks.answers import Answers
 from embodied.evaluation.tasks.base import Generation, Responder, Task
 from embodied.evaluation.tasks.loading import load_responder
-from embodied.evaluation.tasks.samples import SampleFile
 from embodied.files import only_one
 from embodied.progress import Progress
 
@@ -64,7 +64,7 @@ def evaluate(plain: Mapping[str, Any]) -> dict[str, Any]:
     described = plain["task"]
     scorer: Scorer = build(described["scoring"]["scorer"], (Scorer, Judge))
     scorer.resampling = Resampling(plain["resamples"], described["generation"]["seed"])
-    samples: Any = build(described["samples"], (SampleFile,))
+    samples: Reader = build(described["samples"], (Reader,))
     task = Task(
         described["name"],
         samples,
@@ -73,22 +73,24 @@ def evaluate(plain: Mapping[str, Any]) -> dict[str, Any]:
         Generation(**described["generation"]),
         described["system"],
         described["circular"],
+        described["limit"],
     )
     out = Path(plain["out"])
+    responder = _responder(plain)
     with only_one(out, "evaluation"):
-        responder = _responder(plain)
         model = responder.describe()
         # how answers are scored may change between two runs of the command; what is asked of whom may not
         asked = {key: value for key, value in described.items() if key != "scoring"}
         answers = Answers(out, {"model": model, "task": asked}, plain["resume"])
         scores = run_task(task, responder, plain["batch_size"], answers, progress=True)
-        skipped = list(getattr(samples, "reasons", []))
+        skipped = samples.faults
         write_scores(
             out,
             scores,
             name=task.name,
             config=plain,
-            skipped=skipped,
+            skipped=[example for examples in skipped.examples.values() for example in examples],
+            skipped_count=skipped.total,
             prompt=task.prompt if task.system is None else f"{task.system}\n\n{task.prompt}",
             generation=task.generation.to_dict(),
             model=model,
@@ -98,8 +100,8 @@ def evaluate(plain: Mapping[str, Any]) -> dict[str, Any]:
         print(f"{plain['policy']} on {task.name} {name}: {stated(metric)}, n = {metric.n}")
     for remark in scores.notes:
         print(f"Note: {remark}.")
-    if skipped:
-        print(f"{len(skipped)} samples were skipped; the first: {skipped[0]}")
+    if skipped.total:
+        print(skipped)
     print(out / REPORT)
     _, head = scores.headline
     figures = {name: metric.value for name, metric in scores.metrics.items()}
