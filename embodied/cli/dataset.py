@@ -11,8 +11,11 @@
     embodied-dataset action=filter root=data/both tasks=['push it'] success=true out=data/pushed
     embodied-dataset action=reencode root=data/both image_storage=video size=[96,96] out=data/small
 
+    embodied-dataset action=clean multimodal=coco multimodal.file=captions.json multimodal.images=train2017 \\
+        filters=web out=data/captions                              # samples.jsonl and report.json
+
 `check` exits with status 1 where something is broken. What makes new datasets touches no source, and goes on where it
-was interrupted when the same command is given again.
+was interrupted when the same command is given again (`clean` begins anew).
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ NEEDS = {
     "split": ("root", "parts", "out"),
     "filter": ("root", "out"),
     "reencode": ("root", "out"),
+    "clean": ("multimodal", "out"),
 }
 """What an action cannot do without; the others need `root`."""
 
@@ -76,6 +80,7 @@ def work(config: DictConfig) -> Mapping[str, Any]:
         "split": split,
         "filter": select,
         "reencode": reencode,
+        "clean": clean,
     }
     if plain["action"] not in actions:
         raise ValueError(f"embodied-dataset has no action '{plain['action']}'{nearest(plain['action'], actions)}")
@@ -235,6 +240,23 @@ def reencode(config: dict[str, Any]) -> Mapping[str, Any]:
     return _made(config["out"], begun)
 
 
+def clean(config: dict[str, Any]) -> Mapping[str, Any]:
+    """Make a multi-modal dataset of those samples of another that filters keep."""
+    from embodied.building import build
+    from embodied.data.multimodal.filters import clean as cleaning
+    from embodied.data.multimodal.filters.base import Filter
+    from embodied.data.multimodal.readers.base import Reader
+
+    reader = build(config["multimodal"], (Reader,))
+    settings = {key: config[key] for key in ("multimodal", "filters")}
+    report = cleaning.clean(reader, build(config["filters"], (Filter,)), config["out"], settings, sys.stderr)
+    print(report)
+    if reader.faults.total:
+        print(f"unreadable: {reader.faults}")
+    print(f"{config['out']}: {report.kept} samples")
+    return {"seen": report.seen, "kept": report.kept}
+
+
 def _made(out: Any, begun: float) -> dict[str, Any]:
     from embodied.data.lerobot import LeRobotDataset
 
@@ -246,7 +268,7 @@ def _made(out: Any, begun: float) -> dict[str, Any]:
 
 def _needed(config: dict[str, Any], *keys: str) -> None:
     for key in keys:
-        if not config[key]:
+        if not config.get(key):
             raise ValueError(f"{key} is not given: action={config['action']} needs {', '.join(f'{k}=' for k in keys)}")
 
 

@@ -17,6 +17,10 @@ from embodied.data.multimodal.sample import Sample
 from embodied.files import atomic_file
 
 
+class NothingToWrite(ValueError):
+    """There are no samples."""
+
+
 class Chat(TableReader):
     """Chat JSON lines: `{"id": ..., "messages": [...], "source": ..., "meta": {...}}`.
 
@@ -73,7 +77,7 @@ def write_chat(file: str | Path, samples: Iterable[Sample]) -> int:
     Pictures stay where they are: their paths are written relative to the file where they lie beside or below it.
 
     Raises:
-        ValueError: there are no samples.
+        NothingToWrite: there are no samples.
         BrokenSample: one cannot be written as JSON.
     """
     file, count = Path(file), 0
@@ -84,7 +88,7 @@ def write_chat(file: str | Path, samples: Iterable[Sample]) -> int:
                 out.write(json.dumps(line_of(sample, file.parent), ensure_ascii=False) + "\n")
                 count += 1
         if not count:
-            raise ValueError(f"{file} would be empty: there are no samples to write")
+            raise NothingToWrite(f"{file} would be empty: there are no samples to write")
     return count
 
 
