@@ -214,10 +214,11 @@ def test_window_qformer_is_granite_speechs_projector():
     same(connector(features), reference(features))
 
 
-def test_idefics_resampler_is_idefics():
-    config = IdeficsConfig(vision_config={"embed_dim": 24}, perceiver_config={"qk_layer_norms_perceiver": True})
+@pytest.mark.parametrize("normalised", [False, True])
+def test_idefics_resampler_is_idefics(normalised):
+    config = IdeficsConfig(vision_config={"embed_dim": 24}, perceiver_config={"qk_layer_norms_perceiver": normalised})
     reference = randomised(IdeficsPerceiverResampler(config, 24, depth=2, n_heads=2, head_dim=8, n_latents=3))
-    ours = IdeficsResampler(24, 24, queries=3, layers=2, heads=2, head_width=8)
+    ours = IdeficsResampler(24, 24, queries=3, layers=2, heads=2, head_width=8, normalised=normalised)
     connector = take(ours, {"": "resampler."}, reference)
     features = torch.randn(2, 9, 24)
     same(connector(features), reference(features))

@@ -1,7 +1,7 @@
 """Honeybee's D-Abstractor: queries that each look at a few places around their own, by deformable attention.
 
 Cha et al. 2023, arXiv 2312.06742. The layers are transformers' Deformable DETR decoder layers (Zhu et al. 2020, arXiv
-2010.04159). Queries begin as the pooled features, spread over the picture.
+2010.04159). What a query asks by is learned; where it stands, it knows from the pooled features there.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class DAbstractor(Connector):
         queries: int = 144,
         hidden: int = 1024,
         layers: int = 6,
-        heads: int = 16,
+        heads: int = 8,
         points: int = 4,
-        intermediate: int = 4096,
+        intermediate: int = 1024,
         grid: int | None = 24,
         dropout: float = 0.1,
     ) -> None:
@@ -66,7 +66,7 @@ class DAbstractor(Connector):
         self.trained = grid
         self.input_proj = nn.Identity() if features == hidden else nn.Linear(features, hidden)
         self.v_pos_emb = nn.Parameter(torch.randn(1, grid * grid, hidden) * 0.02) if grid is not None else None
-        self.query_position_embeddings = nn.Embedding(queries, hidden)
+        self.query_embeddings = nn.Embedding(queries, hidden)
         cells = (torch.arange(self.side, dtype=torch.float32) + 0.5) / self.side
         self.reference_points = nn.Parameter(
             torch.stack([cells.repeat(self.side), cells.repeat_interleave(self.side)], dim=-1)[None]
@@ -85,10 +85,10 @@ class DAbstractor(Connector):
                 places = F.interpolate(places, maps.shape[2:], mode="bicubic", align_corners=False)
             maps = maps + places
         pictures, rows, columns = len(maps), *maps.shape[2:]
-        tokens = F.adaptive_avg_pool2d(maps, self.side).flatten(2).transpose(1, 2)
+        tokens = self.query_embeddings.weight.expand(pictures, -1, -1)
         looked_at = {
             "encoder_hidden_states": maps.flatten(2).transpose(1, 2),
-            "object_queries_position_embeddings": self.query_position_embeddings.weight.expand(pictures, -1, -1),
+            "object_queries_position_embeddings": F.adaptive_avg_pool2d(maps, self.side).flatten(2).transpose(1, 2),
             "reference_points": self.reference_points.expand(pictures, -1, -1).unsqueeze(2),
             "spatial_shapes": torch.tensor([[rows, columns]], device=maps.device),
             "spatial_shapes_list": [(rows, columns)],

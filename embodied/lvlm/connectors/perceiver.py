@@ -38,7 +38,7 @@ class IdeficsResampler(QueryConnector):
         layers: int = 6,
         heads: int = 16,
         head_width: int = 96,
-        normalised: bool = True,
+        normalised: bool = False,
     ) -> None:
         super().__init__(features, width)
         positive("IdeficsResampler", queries=queries, layers=layers, heads=heads, head_width=head_width)

@@ -21,12 +21,12 @@ class SwiGLUConnector(Connector):
     Args:
         features, width: D_enc and D.
         stride: side of the blocks that become one token each; 1: no convolution (CogVLM).
-        channels: that the convolution makes; None: D_enc (CogVLM2); transformers' GLM-4.1V: D.
+        channels: that the convolution makes; None: D_enc (CogVLM2); GLM-4V: D.
         hidden: width inside the gated MLP; None: 4 x D.
         activation: of the gate, by transformers' name.
         bias: whether the linear maps add something.
         brackets: whether a learned token stands before and one after each frame's (the official code's boi and eoi).
-        scale: what the tokens are divided by at last (GLM-4V-9B and CogVLM2: 8).
+        scale: what the tokens are divided by at last (GLM-4V-9B: 8).
 
     Raises:
         ValueError: a size is not positive, an unknown activation; when used: blocks do not fill the grid.
