@@ -124,8 +124,8 @@ def attention_of(model: nn.Module, layer: nn.Module, who: str) -> Attention:
         ValueError: the family has none, fuses its projections, or rotates or normalises in a way of its own.
     """
     module = part_of(layer, ATTENTION, who, "self-attention")
-    parts = [getattr(module, name, None) for name in ("q_proj", "k_proj", "v_proj")]
-    output = next((getattr(module, name) for name in OUTPUT if hasattr(module, name)), None)
+    parts: list[Any] = [getattr(module, name, None) for name in ("q_proj", "k_proj", "v_proj")]
+    output: Any = next((getattr(module, name) for name in OUTPUT if hasattr(module, name)), None)
     if not all(isinstance(part, nn.Linear) for part in (*parts, output)):
         raise ValueError(f"{who}: a {type(module).__name__} has no q_proj, k_proj and v_proj of its own")
     if getattr(module, "q_layernorm", None) is not None or getattr(module, "qk_layernorm", False):

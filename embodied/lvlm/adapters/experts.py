@@ -51,13 +51,14 @@ class Router(nn.Module):
             if self.normalise:
                 chosen = chosen / chosen.sum(-1, keepdim=True)
             weights = torch.zeros_like(probabilities).scatter(1, index, chosen)
+            picked = torch.zeros_like(probabilities).scatter(1, index, 1.0)
         else:
-            weights = probabilities
+            weights, picked = probabilities, torch.ones_like(probabilities)
         self.balance = self.size = None
         if self.training:
             counted = torch.ones_like(logits[:, 0]) if present is None else present.to(logits.dtype)
             total = counted.sum().clamp(min=1)
-            share = ((weights > 0).to(logits.dtype) * counted.unsqueeze(1)).sum(0) / total
+            share = (picked * counted.unsqueeze(1)).sum(0) / total
             mean = (probabilities * counted.unsqueeze(1)).sum(0) / total
             self.balance = self.experts * (share * mean).sum()
             self.size = (torch.logsumexp(logits, -1).square() * counted).sum() / total

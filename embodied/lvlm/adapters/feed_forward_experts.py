@@ -52,7 +52,7 @@ class FeedForwardExperts(Adapter):
             experts = [dense, *(copy.deepcopy(dense) for _ in range(self.experts - 1))]
             mixture = Mixture(experts, width, self.top_k)
             placed(mixture.router, layer)
-            self.mixtures[str(index)] = mixture.train(dense.training)
+            self.mixtures[str(index)] = mixture.train(self.training)
             setattr(layer, name, _InPlace(self, str(index)))
 
     def losses(self) -> dict[str, Tensor]:

@@ -55,5 +55,5 @@ def measure_distance(model: nn.Module) -> Distance:
     """Make all of an MPT model's attentions read the distance that this returns."""
     distance = Distance()
     for block in model.base_model.blocks:  # type: ignore[union-attr]
-        block.attn.forward = DistantAttention(block.attn, distance)  # type: ignore[union-attr]
+        block.attn.forward = DistantAttention(block.attn, distance)
     return distance

@@ -184,13 +184,13 @@ class CausalBackbone(nn.Module):
             if longest > learned:
                 raise ValueError(f"CausalBackbone: a sequence of {longest} tokens; 'opt' learned {learned} positions")
 
-    def _balanced(self, routers: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+    def _balanced(self, routers: Any, mask: Tensor) -> Tensor:
         """Switch Transformer's load balance over the tokens that somebody sees, weighted as the config says."""
         config = self.model.config
         present = mask[:, :, mask.shape[2] - mask.shape[1] :].sum(1) > 1
         present[:, -1] = True
         experts = getattr(config, "num_local_experts", None) or config.num_experts
-        loss = load_balancing_loss_func(routers, experts, config.num_experts_per_tok, present)
+        loss = load_balancing_loss_func(tuple(routers), experts, config.num_experts_per_tok, present)
         assert isinstance(loss, Tensor)
         return config.router_aux_loss_coef * loss
 

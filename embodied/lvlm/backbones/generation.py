@@ -144,7 +144,7 @@ def generate(
         ends = settings.eos_token_id
         settings.pad_token_id = ends[0] if isinstance(ends, list) else ends
     times = max(settings.num_beams or 1, settings.num_return_sequences or 1)
-    speaker = _Speaker(backbone, repeat(prompt, times) if times > 1 else prompt, adapters)
+    speaker: Any = _Speaker(backbone, repeat(prompt, times) if times > 1 else prompt, adapters)
     streamer = _Calls(stream) if callable(stream) else stream
     spoken = speaker.generate(
         inputs_embeds=prompt.hidden.unsqueeze(1),  # how many rows and where; what is read has been read
@@ -163,7 +163,7 @@ class _Memory:
     is_compileable = False
 
     def __init__(self, backbone: CausalBackbone, prompt: Read) -> None:
-        self.cache = backbone.remember(prompt.past)
+        self.cache: Any = backbone.remember(prompt.past)
 
     def get_seq_length(self) -> int:
         return 0  # of what `generate` was given, nothing has been read
