@@ -65,7 +65,7 @@ class Row:
         name: as the survey's table prints it.
         model: the node for `LVLM.from_config`, at the released size.
         chat: the chat template's name (`conf/chat`).
-        recipe: how it was trained (`conf/recipe`).
+        recipe: how it was trained (`conf/recipe`); None: the survey's Table 9 does not say.
         parameters: of the released model; None: not published, or not by these parts.
         source: where that number is from.
         reference: transformers' class that the row is compared with; None: there is none.
@@ -76,7 +76,7 @@ class Row:
     name: str
     model: dict[str, Any]
     chat: str
-    recipe: str
+    recipe: str | None = None
     parameters: float | None = None
     source: str = ""
     reference: str | None = None
@@ -94,7 +94,7 @@ class Row:
         for key in row:
             if key not in known:
                 raise ValueError(f"a row of the zoo has no '{key}'{nearest(str(key), known)}")
-        for key in ("name", "model", "chat", "recipe"):
+        for key in ("name", "model", "chat"):
             if key not in row:
                 raise ValueError(f"a row of the zoo needs '{key}'")
         return cls(**deepcopy(dict(row)))
@@ -136,10 +136,16 @@ def shrink(node: Any) -> Any:
 
 
 def merged(node: Any, changes: Any) -> Any:
-    """`node` with `changes`: mappings key by key, anything else replaced."""
+    """`node` with `changes`: mappings key by key, lists of as many mappings one by one, anything else replaced."""
     if isinstance(node, Mapping) and isinstance(changes, Mapping):
         return dict(node) | {key: merged(node.get(key), value) for key, value in changes.items()}
+    if _nodes(node) and _nodes(changes) and len(node) == len(changes):
+        return [merged(one, change) for one, change in zip(node, changes, strict=True)]
     return deepcopy(changes)
+
+
+def _nodes(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value)
 
 
 def _whole(value: Any) -> bool:
