@@ -132,6 +132,25 @@ def test_a_window_of_everything_is_a_plain_qformer():
     same(windowed(features), torch.cat(halves, dim=1))
 
 
+def test_an_instruction_is_learned_from_up_to_the_layer_whose_text_nobody_reads():
+    connector = QFormer(24, 32, instructed=True, dropout=0.0, **BERT)
+    text = torch.randint(1, 50, (2, 5))
+    tokens = connector(torch.randn(2, 24, 24), Context(text=text))
+    assert tokens.shape == (2, 3, 32)
+    (tokens * torch.randn(tokens.shape)).sum().backward()
+    without = {n for n, p in connector.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
+    last = "qformer.encoder.layer.1."
+    parts = ("intermediate.dense", "output.dense", "output.LayerNorm")
+    assert without == {f"{last}{part}.{kind}" for part in parts for kind in ("weight", "bias")}
+
+
+def test_windows_of_one_sample_share_its_instruction():
+    connector = QFormer(24, 32, instructed=True, window=12, **BERT).eval()
+    features, text = torch.randn(2, 24, 24), torch.randint(1, 50, (2, 5))
+    halves = [connector(half, Context(text=text)) for half in features.split(12, dim=1)]
+    same(connector(features, Context(text=text)), torch.cat(halves, dim=1))
+
+
 def test_bliva_is_a_qformer_and_every_feature_through_a_matrix():
     bliva = QFormer(24, 32, patches=True, **BERT).eval()
     plain = QFormer(24, 32, **BERT).eval()
