@@ -127,13 +127,14 @@ def test_positions_are_interpolated_to_another_resolution(family):
     torch.testing.assert_close(wide.encode(pixels), encoder.encode(pixels), atol=1e-5, rtol=0)
 
 
-def test_native_takes_any_multiple_of_a_patch():
+def test_native_takes_any_size():
     encoder = an_encoder("siglip_vision_model", fit="native")
     pixels = encoder.preprocess[0](a_picture(56, 24)).unsqueeze(0)
     assert encoder.encode(pixels).shape == (1, 21, 32) and encoder.grid(24, 56) == (3, 7)
     assert encoder.tokens(24, 56) == 21
-    with pytest.raises(ValueError, match="no multiple of the patch"):
-        encoder.encode(torch.zeros(1, 3, 24, 50))
+    assert encoder.encode(torch.zeros(1, 3, 30, 50)).shape == (1, encoder.tokens(30, 50), 32) == (1, 18, 32)
+    with pytest.raises(ValueError, match="smaller than the patch"):
+        encoder.encode(torch.zeros(1, 3, 24, 5))
 
 
 def test_mae_sees_every_patch_in_its_place():
@@ -198,7 +199,7 @@ def test_a_family_that_pads_or_squashes_is_one_word_away():
         ({"config": CONFIGS["vit"] | {"hidden_size": "wide"}}, "cannot build this vit"),
         ({"config": CONFIGS["vit"], "layer": 4}, "layer 4 is not between -4 and 3"),
         ({"config": CONFIGS["vit"], "layer": []}, "layer"),
-        ({"config": CONFIGS["vit"], "image_size": 30}, "no multiple of the patch"),
+        ({"config": CONFIGS["vit"], "image_size": 6}, "smaller than the patch"),
         ({"config": CONFIGS["vit"], "fit": "stretch"}, "fit is one of"),
     ],
 )
