@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from embodied.building import build, nearest
 from embodied.lvlm.adapters.base import BLIND, Adapter, Sight
 from embodied.lvlm.backbones.causal import CausalBackbone
+from embodied.lvlm.positions import counted, in_three_axes
 from embodied.lvlm.vision import Picture, VisionPath
 
 Placement = Literal["inline", "beside"]
@@ -102,6 +104,7 @@ class LVLM(nn.Module):
         if vision is not None and placement == "inline" and vision.width != backbone.width:
             raise ValueError(f"the connector makes tokens of width {vision.width}, the backbone reads {backbone.width}")
         self.backbone, self.vision, self.placement = backbone, vision, placement
+        self.config: dict[str, Any] | None = None
         self.adapters = nn.ModuleList(adapters)
         for adapter in adapters:
             adapter.install(backbone.model)
@@ -133,7 +136,39 @@ class LVLM(nn.Module):
             resolution = build(config["resolution"], (nn.Module,), width=width)
             vision = VisionPath(encoder, connector, resolution)
         adapters = [build(node, (nn.Module,)) for node in (config.get("adapters") or {}).values()]
-        return cls(backbone, vision, adapters, config.get("placement", "inline"))
+        model = cls(backbone, vision, adapters, config.get("placement", "inline"))
+        model.config = dict(config)
+        return model
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> LVLM:
+        """Load a folder of `save_pretrained`, or of transformers for a family composed here.
+
+        Raises:
+            ValueError: see `embodied.lvlm.folder.load`.
+        """
+        from embodied.lvlm import folder as folders  # which builds models and hence knows this file
+
+        return folders.load(folder)
+
+    def save_pretrained(self, folder: str | Path, tokenizer: Any = None) -> None:
+        """Write everything that `from_pretrained` needs; for a model built by `from_config`."""
+        from embodied.lvlm import folder as folders
+
+        folders.save(self, folder, tokenizer)
+
+    def resolved(self) -> dict[str, Any]:
+        """The config that rebuilds this model's shape without the checkpoints it was made from.
+
+        Raises:
+            ValueError: it was not built by `from_config`.
+        """
+        if self.config is None:
+            raise ValueError("a model of hand-made parts has no config to be saved: build it with LVLM.from_config")
+        config = self.config | {"backbone": self.backbone.resolved(dict(self.config["backbone"]))}
+        if self.vision is not None:
+            config["encoder"] = self.vision.encoder.resolved(dict(self.config["encoder"]))
+        return config
 
     def embed(self, batch: Batch) -> Embedded:
         """See the pictures and lay their tokens among, or beside, the words.
@@ -156,9 +191,25 @@ class LVLM(nn.Module):
             tokens = torch.where(batch.slots.unsqueeze(-1), self.backbone.embed(batch.ids), tokens)
             media, media_seen = beside(batch.slots, seen)
         mask = causal_mask(batch.present) if batch.mask is None else batch.mask
-        positions = (batch.present.cumsum(1) - 1).clamp(min=0) if batch.positions is None else batch.positions
+        positions = self.positions(batch) if batch.positions is None else batch.positions
         visual = batch.slots if self.placement == "inline" else None
         return Embedded(tokens, mask, positions, Sight(visual, media, media_seen))
+
+    def positions(self, batch: Batch) -> Tensor:
+        """Where each token stands, one conversation a row: (B, L), or (3, B, L) for a backbone of three axes.
+
+        Raises:
+            ValueError: such a backbone, and a picture whose tokens make no grid or have no place.
+        """
+        if self.backbone.axes == 1 or self.vision is None:
+            return counted(batch.present)
+        grids = []
+        for picture in batch.pictures:
+            grid, *more = self.vision.token_grids(picture.layout)
+            if more:
+                raise ValueError(f"positions in {self.backbone.axes} axes are for pictures in one view, not tiles")
+            grids.append(grid)
+        return in_three_axes(batch.slots, batch.present, grids)
 
     def see(self, batch: Batch) -> list[Tensor]:
         """Tokens (N, D) of each picture of a batch.

@@ -27,7 +27,11 @@ class HeadedTextModel(nn.Module):
         self.model: Any = AutoModel.from_config(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         nn.init.normal_(self.lm_head.weight, std=config.initializer_range)
-        if getattr(config, "tie_word_embeddings", False):
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """Share the map to the vocabulary with the embedding, where the config says so."""
+        if getattr(self.config, "tie_word_embeddings", False):
             self.lm_head.weight = self.model.embed_tokens.weight
 
     @property

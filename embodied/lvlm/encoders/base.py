@@ -20,6 +20,9 @@ RESAMPLE = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+LEAST = 14
+"""Pixels that the shorter side keeps in a letterbox, however thin the picture (DeepSeek-VL's `min_size`)."""
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -75,7 +78,8 @@ class Preprocess:
             rounded = (round(picture.width * scale), round(picture.height * scale))
             if self.fit == "corner":  # SAM rounds halves up
                 rounded = (int(picture.width * scale + 0.5), int(picture.height * scale + 0.5))
-            picture = picture.resize((max(rounded[0], 1), max(rounded[1], 1)), filter_)
+            least = min(LEAST, *self.size) if self.fit == "letterbox" else 1
+            picture = picture.resize((max(rounded[0], least), max(rounded[1], least)), filter_)
             return self._filled(picture, width, height) if self.fit == "letterbox" else picture
         if self.fit == "crop":
             short = min(picture.size)

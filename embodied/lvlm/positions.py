@@ -1,0 +1,54 @@
+"""Where a token stands: counted along the text, or in three axes, time, height and width (M-RoPE)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def counted(present: Tensor) -> Tensor:
+    """(B, L), bool, to positions (B, L): padding on either side is not counted."""
+    return (present.cumsum(1) - 1).clamp(min=0)
+
+
+def in_three_axes(slots: Tensor, present: Tensor, grids: Sequence[tuple[int, int]]) -> Tensor:
+    """Positions of Qwen2-VL (Wang et al. 2024, arXiv 2409.12191).
+
+    A word stands at the same place on all axes, one behind what was read before. A token of a picture stands at its row
+    and column behind the last word, and the next word behind the longer side of the picture.
+
+    Args:
+        slots: (B, L), bool: tokens of pictures, row by row.
+        present: (B, L), bool; False on padding.
+        grids: rows and columns of the tokens of each picture, in reading order.
+
+    Returns:
+        (3, B, L), int.
+
+    Raises:
+        ValueError: slots and grids differ.
+    """
+    result = torch.zeros(3, *slots.shape, dtype=torch.long, device=slots.device)
+    left = list(grids)
+    for row, (visual, real) in enumerate(zip(slots.tolist(), present.tolist(), strict=True)):
+        start = column = 0
+        while column < len(visual):
+            if not real[column]:
+                column += 1
+            elif not visual[column]:
+                result[:, row, column] = start
+                start, column = start + 1, column + 1
+            else:
+                rows, columns = left.pop(0) if left else (0, 0)
+                count = rows * columns
+                if not count or not all(visual[column : column + count]) or column + count > len(visual):
+                    raise ValueError(f"row {row}: the places kept for pictures, from {column} on, hold no picture")
+                result[0, row, column : column + count] = start
+                result[1, row, column : column + count] = start + torch.arange(rows).repeat_interleave(columns)
+                result[2, row, column : column + count] = start + torch.arange(columns).repeat(rows)
+                start, column = start + max(rows, columns), column + count
+    if left:
+        raise ValueError(f"{len(left)} more pictures than places kept for them")
+    return result

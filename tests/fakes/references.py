@@ -1,0 +1,381 @@
+"""Tiny reference models of transformers, one for each composed family, with their official image processors.
+
+Hidden width 32, 2 layers, 4 heads, 128 words, patches of 14 pixels. Each case says which rows of the survey it stands
+for and how the reference is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import transformers as hf
+from torch import Tensor
+
+IMAGE = 100
+"""The word that stands for a token of a picture."""
+
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 28,
+    "patch_size": 14,
+}
+CLIP, SIGLIP = VISION | {"model_type": "clip_vision_model"}, VISION | {"model_type": "siglip_vision_model"}
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+IDS = {"vocab_size": 128, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+TEXT = SIZES | IDS | {"num_key_value_heads": 2}
+LLAMA, QWEN2, MISTRAL = (TEXT | {"model_type": kind} for kind in ("llama", "qwen2", "mistral"))
+PHI, PERSIMMON = (SIZES | IDS | {"model_type": kind} for kind in ("phi", "persimmon"))
+STABLELM = TEXT | {"model_type": "stablelm"}
+MIXTRAL = TEXT | {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
+OPT = IDS | {
+    "model_type": "opt",
+    "hidden_size": 32,
+    "ffn_dim": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "word_embed_proj_dim": 32,
+    "max_position_embeddings": 128,
+}
+T5 = {
+    "model_type": "t5",
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 64,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "num_heads": 4,
+    "vocab_size": 128,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+    "decoder_start_token_id": 0,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
+QFORMER = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "cross_attention_frequency": 1,
+    "encoder_hidden_size": 32,
+    "vocab_size": 128,
+    "max_position_embeddings": 64,
+}
+PINPOINTS = [[28, 56], [56, 28], [56, 56], [84, 28]]
+SQUARE = {"height": 28, "width": 28}
+
+Views = list[Tensor]
+"""Pixels of each view, (3, H, W)."""
+
+
+Counts = list[int]
+"""How many views each picture has."""
+
+
+def stacked(processed: Any, counts: Counts) -> Views:
+    """Views of processors that stack them, one picture after the other."""
+    return list(processed["pixel_values"].flatten(0, -4))
+
+
+def filled_up(processed: Any, counts: Counts) -> Views:
+    """Views of processors that give all pictures of a sample as many."""
+    found = zip(processed["pixel_values"], counts, strict=True)
+    return [view for views, count in found for view in views[:count]]
+
+
+def masked(processed: Any, counts: Counts) -> Views:
+    """Views of processors that pad to the largest."""
+    result = []
+    for view, mask in zip(processed["pixel_values"][0], processed["pixel_attention_mask"][0].bool(), strict=True):
+        result.append(view[:, mask.any(1)][:, :, mask.any(0)])
+    return result
+
+
+def pixels_alone(processed: Any, ids: Tensor) -> dict[str, Any]:
+    return {"pixel_values": processed["pixel_values"]}
+
+
+def with_sizes(processed: Any, ids: Tensor) -> dict[str, Any]:
+    return {"pixel_values": processed["pixel_values"], "image_sizes": processed["image_sizes"]}
+
+
+def with_mask(processed: Any, ids: Tensor) -> dict[str, Any]:
+    return {name: processed[name] for name in ("pixel_values", "pixel_attention_mask")}
+
+
+def instructed(processed: Any, ids: Tensor) -> dict[str, Any]:
+    return {
+        "pixel_values": processed["pixel_values"],
+        "qformer_input_ids": INSTRUCTION.expand(len(processed["pixel_values"]), -1),
+    }
+
+
+INSTRUCTION = torch.tensor([[11, 12, 13]])
+"""What an instruction-aware connector is told."""
+SAID = torch.tensor([[21, 22, 23, 1]])
+"""What a decoder says."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A reference.
+
+    Attributes:
+        name: of the test.
+        rows: of the survey, which this architecture is.
+        config: makes the reference's configuration.
+        processor: makes its image processor.
+        call: the processor's output and the ids, to the reference's further arguments.
+        views: the processor's output to pixels of each view.
+        told: whether the connector reads an instruction.
+        says: whether a decoder speaks.
+        flat: whether the processor takes the pictures of a sample as a list, and not as one sample of a batch.
+        several: whether a sample may hold more than one picture.
+        mend: a last change of the reference's weights, for what only holds with some.
+    """
+
+    name: str
+    rows: Sequence[str]
+    config: Callable[[], hf.PretrainedConfig]
+    processor: Callable[[], Any]
+    call: Callable[[Any, Tensor], dict[str, Any]] = pixels_alone
+    views: Callable[[Any, Counts], Views] = stacked
+    told: bool = False
+    says: bool = False
+    flat: bool = True
+    several: bool = True
+    mend: Callable[[hf.PreTrainedModel], None] = field(default=lambda model: None)
+
+    def reference(self, seed: int = 0) -> hf.PreTrainedModel:
+        """The reference with random weights: larger than fresh ones, so that a part that is left out shows."""
+        torch.manual_seed(seed)
+        model: hf.PreTrainedModel = hf.AutoModelForImageTextToText.from_config(self.config())
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.ndim == 1 and "norm" in name and name.endswith("weight"):
+                    parameter.add_(torch.randn_like(parameter) * 0.1)
+                else:
+                    parameter.copy_(torch.randn_like(parameter) * 0.1)
+        self.mend(model)
+        return model.eval()
+
+
+def llava(vision: dict[str, Any], text: dict[str, Any], **options: Any) -> Callable[[], hf.PretrainedConfig]:
+    siglip = vision is SIGLIP
+    settings = {
+        "vision_feature_layer": -1 if siglip else -2,
+        "vision_feature_select_strategy": "full" if siglip else "default",
+        "image_token_index": IMAGE,
+    }
+    return lambda: hf.LlavaConfig(vision_config=vision, text_config=text, **(settings | options))
+
+
+def one_map(model: Any) -> None:
+    """The second map of a projector that has but one is the identity."""
+    second = model.model.multi_modal_projector.linear_2
+    with torch.no_grad():
+        second.weight.copy_(torch.eye(32))
+        second.bias.zero_()
+
+
+def clip() -> Any:
+    return hf.CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=SQUARE)
+
+
+def siglip() -> Any:
+    return hf.SiglipImageProcessorPil(size=SQUARE)
+
+
+def blip() -> Any:
+    return hf.BlipImageProcessorPil(size=SQUARE)
+
+
+def blip2(text: dict[str, Any], kind: Any = hf.Blip2Config) -> Callable[[], hf.PretrainedConfig]:
+    return lambda: kind(
+        vision_config=VISION,
+        qformer_config=QFORMER,
+        text_config=text,
+        num_query_tokens=4,
+        image_token_index=IMAGE,
+    )
+
+
+def idefics3(kind: Any) -> Callable[[], hf.PretrainedConfig]:
+    vision = VISION | {"image_size": 56}
+    return lambda: kind(vision_config=vision, text_config=LLAMA, scale_factor=2, image_token_id=IMAGE)
+
+
+def idefics2() -> hf.PretrainedConfig:
+    perceiver = {
+        "resampler_n_latents": 4,
+        "resampler_depth": 2,
+        "resampler_n_heads": 2,
+        "resampler_head_dim": 16,
+        "num_key_value_heads": 1,
+        "hidden_size": 32,
+    }
+    return hf.Idefics2Config(
+        vision_config=VISION | {"image_size": 70}, perceiver_config=perceiver, text_config=MISTRAL, image_token_id=IMAGE
+    )
+
+
+def qwen2vl() -> hf.PretrainedConfig:
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    return hf.Qwen2VLConfig(
+        vision_config={
+            "depth": 2,
+            "embed_dim": 32,
+            "hidden_size": 32,
+            "num_heads": 4,
+            "mlp_ratio": 2,
+            "patch_size": 14,
+        },
+        text_config=TEXT | {"rope_parameters": rope},
+        image_token_id=IMAGE,
+        video_token_id=101,
+        vision_start_token_id=102,
+        vision_end_token_id=103,
+    )
+
+
+def unpatched(processed: Any, counts: Counts) -> Views:
+    """Qwen2-VL's patches put together again; of the two frames that a picture becomes, the first."""
+    views, start = [], 0
+    for time, down, across in processed["image_grid_thw"].tolist():
+        patches = processed["pixel_values"][start : start + time * down * across]
+        start += time * down * across
+        blocks = patches.view(down // 2, across // 2, 2, 2, 3, 2, 14, 14)[:, :, :, :, :, 0]
+        views.append(blocks.permute(4, 0, 2, 5, 1, 3, 6).reshape(3, down * 14, across * 14))
+    return views
+
+
+def qwen_call(processed: Any, ids: Tensor) -> dict[str, Any]:
+    names = ("pixel_values", "image_grid_thw")
+    return {name: processed[name] for name in names} | {"mm_token_type_ids": (ids == IMAGE).int()}
+
+
+CASES = [
+    Case("llava", ["LLaVA-1.5", "ShareGPT4V"], llava(CLIP, LLAMA), clip),
+    Case(
+        "llava-pad",
+        ["LLaVA-1.5 (padded)"],
+        llava(CLIP, LLAMA),
+        lambda: hf.LlavaImageProcessorPil(size={"shortest_edge": 28}, crop_size=SQUARE, do_pad=True),
+    ),
+    Case(
+        "llava-linear",
+        ["LLaVA", "Shikra", "VILA"],
+        llava(CLIP, LLAMA, projector_hidden_act="linear"),
+        clip,
+        mend=one_map,
+    ),
+    Case("llava-phi", ["Bunny", "TinyLLaVA", "Imp"], llava(SIGLIP, PHI), siglip),
+    Case("llava-qwen2", ["Bunny (Qwen)", "TinyLLaVA (Qwen)"], llava(SIGLIP, QWEN2), siglip),
+    Case("llava-stablelm", ["Bunny (StableLM)", "TinyLLaVA (StableLM)"], llava(SIGLIP, STABLELM), siglip),
+    Case("llava-mixtral", ["CuMo (dense connector)"], llava(CLIP, MIXTRAL), clip),
+    Case(
+        "llava-next",
+        ["LLaVA-NeXT"],
+        lambda: hf.LlavaNextConfig(
+            vision_config=CLIP, text_config=LLAMA, image_grid_pinpoints=PINPOINTS, image_token_index=IMAGE
+        ),
+        lambda: hf.LlavaNextImageProcessorPil(
+            size={"shortest_edge": 28}, crop_size=SQUARE, image_grid_pinpoints=PINPOINTS
+        ),
+        with_sizes,
+        filled_up,
+    ),
+    Case(
+        "llava-onevision",
+        ["LLaVA-OV"],
+        lambda: hf.LlavaOnevisionConfig(
+            vision_config=SIGLIP,
+            text_config=QWEN2,
+            image_grid_pinpoints=PINPOINTS,
+            vision_aspect_ratio="anyres_max_2",
+            image_token_index=IMAGE,
+        ),
+        lambda: hf.LlavaOnevisionImageProcessorPil(size=SQUARE, image_grid_pinpoints=PINPOINTS),
+        with_sizes,
+        filled_up,
+        several=False,
+    ),
+    Case(
+        "vipllava",
+        ["ViP-LLaVA"],
+        lambda: hf.VipLlavaConfig(
+            vision_config=CLIP, text_config=LLAMA, vision_feature_layers=[-1, -2, 1], image_token_index=IMAGE
+        ),
+        clip,
+    ),
+    Case(
+        "idefics2",
+        ["IDEFICS2"],
+        idefics2,
+        lambda: hf.Idefics2ImageProcessorPil(size={"shortest_edge": 30, "longest_edge": 70}),
+        with_mask,
+        masked,
+        flat=False,
+    ),
+    *(
+        Case(
+            name,
+            [row],
+            idefics3(kind),
+            lambda made=made: made(size={"longest_edge": 112}, max_image_size={"longest_edge": 56}),
+            with_mask,
+            flat=False,
+        )
+        for name, row, kind, made in (
+            ("idefics3", "IDEFICS3", hf.Idefics3Config, hf.Idefics3ImageProcessorPil),
+            ("smolvlm", "SmolVLM", hf.SmolVLMConfig, hf.SmolVLMImageProcessorPil),
+        )
+    ),
+    Case(
+        "internvl",
+        ["InternVL 1.5"],
+        lambda: hf.InternVLConfig(
+            vision_config=VISION | {"image_size": [56, 56], "patch_size": [14, 14]},
+            text_config=LLAMA,
+            image_token_id=IMAGE,
+            image_seq_length=4,
+        ),
+        lambda: hf.GotOcr2ImageProcessorPil(
+            size={"height": 56, "width": 56},
+            crop_to_patches=True,
+            max_patches=6,
+            image_mean=[0.485, 0.456, 0.406],
+            image_std=[0.229, 0.224, 0.225],
+        ),
+    ),
+    Case(
+        "deepseek-vl",
+        ["DeepSeek-VL (1.3B)"],
+        lambda: hf.DeepseekVLConfig(vision_config=SIGLIP, text_config=LLAMA, image_token_id=IMAGE),
+        lambda: hf.DeepseekVLImageProcessorPil(size=SQUARE),
+    ),
+    Case(
+        "qwen2-vl",
+        ["Qwen2-VL"],
+        qwen2vl,
+        lambda: hf.Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 6}),
+        qwen_call,
+        unpatched,
+    ),
+    Case("blip2-opt", ["BLIP-2 (OPT)"], blip2(OPT), blip),
+    Case("blip2-llama", ["MiniGPT-4"], blip2(LLAMA), blip),
+    Case(
+        "instructblip-llama",
+        ["InstructBLIP (Vicuna)"],
+        blip2(LLAMA, hf.InstructBlipConfig),
+        blip,
+        instructed,
+        told=True,
+    ),
+]
