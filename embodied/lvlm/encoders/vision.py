@@ -79,13 +79,14 @@ class VisionTransformer(ImageEncoder):
         image_size: side of the square, or height and width, that pictures are brought to; other than the
             configuration's own, positions are interpolated as the class does it. None: the configuration's own.
         fit: how a picture is brought to that size (`Preprocess`); None: as the family's image processor does it.
-            `native` takes pictures of any size that is a multiple of a patch.
+            `native` takes pictures of any size. What is left of a last, incomplete patch is not seen (SigLIP's 384
+            pixels are 27 patches of 14).
         mean, std: per-channel statistics of pixels in [0, 1]; None: the family's.
         resample: PIL's filter, by name; None: the family's.
 
     Raises:
         ValueError: neither or both of config and checkpoint, an unknown family, setting or layer, a folder without
-            weights, a size that is no multiple of a patch.
+            weights, a size smaller than a patch.
     """
 
     def __init__(
@@ -117,8 +118,8 @@ class VisionTransformer(ImageEncoder):
         self.patch = pair(self_config.patch_size)
         self.built = pair(self_config.image_size)
         self.size = self.built if image_size is None else pair(image_size)
-        if any(side % patch or side < patch for side, patch in zip(self.size, self.patch, strict=True)):
-            raise ValueError(f"VisionTransformer: image_size {self.size} is no multiple of the patch {self.patch}")
+        if any(side < patch for side, patch in zip(self.size, self.patch, strict=True)):
+            raise ValueError(f"VisionTransformer: image_size {self.size} is smaller than the patch {self.patch}")
         self.fit: Fit = fit or family.fit
         self.layers = [layer] if isinstance(layer, int) else list(layer)
         depth = self_config.num_hidden_layers
@@ -149,8 +150,8 @@ class VisionTransformer(ImageEncoder):
     def encode(self, pixels: Tensor) -> Tensor:
         size = (pixels.shape[-2], pixels.shape[-1])
         if self.fit == "native":
-            if size[0] % self.patch[0] or size[1] % self.patch[1]:
-                raise ValueError(f"VisionTransformer: a picture of {size} is no multiple of the patch {self.patch}")
+            if size[0] < self.patch[0] or size[1] < self.patch[1]:
+                raise ValueError(f"VisionTransformer: a picture of {size} is smaller than the patch {self.patch}")
         elif size != self.size:
             pixels, size = F.interpolate(pixels, self.size, mode="bicubic", antialias=True), self.size
         states = self._states(pixels, size != self.built)
