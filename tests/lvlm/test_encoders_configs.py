@@ -13,7 +13,7 @@ from embodied.lvlm.encoders.nfnet import NFNet
 from embodied.lvlm.encoders.video import VideoEncoder
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-SMALL = sorted(file.stem for file in (CONF / "encoder").glob("*.yaml"))
+SMALL = sorted(f.stem for f in (CONF / "encoder").glob("*.yaml") if "???" not in f.read_text(encoding="utf-8"))
 RELEASED = sorted(file.stem for file in (CONF / "encoder" / "released").glob("*.yaml"))
 VIDEO = sorted(file.stem for file in (CONF / "video").glob("*.yaml"))
 PUBLISHED = {

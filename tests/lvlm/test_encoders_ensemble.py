@@ -18,6 +18,7 @@ from embodied.lvlm.encoders.deepseek import DeepSeekHybrid
 from embodied.lvlm.encoders.ensemble import ChannelConcat, TokenConcat
 from embodied.lvlm.encoders.experts import PolyExpert
 from embodied.lvlm.encoders.mining import DualResolution
+from embodied.lvlm.encoders.multiscale import MultiScale
 from embodied.lvlm.encoders.sam import SegmentAnything
 from embodied.lvlm.encoders.vision import VisionTransformer
 
@@ -135,6 +136,11 @@ def test_an_ensemble_may_be_a_member():
     assert len(pixels) == 3
     expected = inner.encode(pixels[1:])
     assert torch.equal(nested.encode(pixels)[..., -inner.dim :], expected)
+
+
+def test_a_picture_for_several_scales_is_cut_as_for_one():
+    one, scales = dino().preprocess[0], MultiScale(dino(), [1, 2]).preprocess[0]
+    assert (scales.size, scales.short) == ((96, 96), 2 * one.short)
 
 
 def test_one_expert_with_the_shared_layer_is_an_mlp():

@@ -1,11 +1,16 @@
 """EVA and NFNet, which transformers lacks, equal what it has of them; the rest is checked by hand or by a property."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from transformers import Blip2VisionConfig, Blip2VisionModel
 from transformers.models.bit.modeling_bit import WeightStandardizedConv2d
 
+from embodied.building import build
+from embodied.lvlm.encoders.cogvlm import CogVLMVision
 from embodied.lvlm.encoders.eva import EVA, rotations, turned
 from embodied.lvlm.encoders.nfnet import NFNet, StandardConv, activated
 
@@ -76,6 +81,78 @@ def test_with_norms_behind_a_layer_adds_normed_branches():
     x = x + layer.norm_attention(attention(x, x, x, need_weights=False)[0])
     x = x + layer.norm_feed(layer.feed[2](torch.nn.functional.gelu(layer.feed[0](x))))
     torch.testing.assert_close(encoder.encode(pixels), x, atol=1e-5, rtol=0)
+
+
+def cogvlm(folder, **drop):
+    """A folder as CogVLM's: its names and shapes, in two files; and what it computes, with torch's own attention."""
+    torch.manual_seed(0)
+    sizes = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4}
+    sizes |= {"intermediate_size": 64, "layer_norm_eps": 1e-6, "num_positions": 17, "in_channels": 3}
+    (folder / "config.json").write_text(json.dumps({"model_type": "cogvlm", "vision_config": sizes | drop}))
+    embedding = "model.vision.patch_embedding."
+    state = {
+        f"{embedding}cls_embedding": torch.randn(1, 32),
+        f"{embedding}position_embedding.weight": torch.randn(17, 32),
+    }
+    state |= {f"{embedding}proj.{name}": value for name, value in nn.Conv2d(3, 32, 8, 8).state_dict().items()}
+    for i in range(2):
+        shapes = {
+            "attention.query_key_value": (32, 96),
+            "attention.dense": (32, 32),
+            "mlp.fc1": (32, 64),
+            "mlp.fc2": (64, 32),
+        }
+        parts = {name: nn.Linear(*shape) for name, shape in shapes.items()}
+        parts |= {name: nn.LayerNorm(32) for name in ("input_layernorm", "post_attention_layernorm")}
+        layer = f"model.vision.transformer.layers.{i}."
+        state |= {
+            f"{layer}{n}.{k}": torch.randn_like(v) * 0.2 for n, m in parts.items() for k, v in m.state_dict().items()
+        }
+    names = sorted(state)
+    files = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, held in files.items():
+        save_file({name: state[name].contiguous() for name in held}, folder / file)
+    index = {"weight_map": {name: file for file, held in files.items() for name in held}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    def compute(pixels):
+        patches = nn.functional.conv2d(pixels, state[f"{embedding}proj.weight"], state[f"{embedding}proj.bias"], 8)
+        x = torch.cat([state[f"{embedding}cls_embedding"].expand(len(pixels), 1, 32), patches.flatten(2).mT], 1)
+        x = x + state[f"{embedding}position_embedding.weight"]
+        for i in range(2):
+            part = {n.split(f"layers.{i}.")[1]: v for n, v in state.items() if f"layers.{i}." in n}
+            attention = nn.MultiheadAttention(32, 4, batch_first=True)
+            attention.in_proj_weight.data = part["attention.query_key_value.weight"]
+            attention.in_proj_bias.data = part["attention.query_key_value.bias"]
+            attention.out_proj.weight.data = part["attention.dense.weight"]
+            attention.out_proj.bias.data = part["attention.dense.bias"]
+            norms = [(part[f"{n}.weight"], part[f"{n}.bias"]) for n in ("input_layernorm", "post_attention_layernorm")]
+            x = x + nn.functional.layer_norm(attention(x, x, x)[0], (32,), *norms[0], eps=1e-6)
+            inner = nn.functional.gelu(nn.functional.linear(x, part["mlp.fc1.weight"], part["mlp.fc1.bias"]))
+            inner = nn.functional.linear(inner, part["mlp.fc2.weight"], part["mlp.fc2.bias"])
+            x = x + nn.functional.layer_norm(inner, (32,), *norms[1], eps=1e-6)
+        return x[:, 1:]
+
+    return compute
+
+
+def test_the_eyes_of_a_cogvlm_are_read_from_its_folder(tmp_path):
+    compute, pixels = cogvlm(tmp_path), torch.randn(2, 3, 32, 32)
+    encoder = CogVLMVision(str(tmp_path)).eval()
+    torch.testing.assert_close(encoder.encode(pixels), compute(pixels), atol=1e-5, rtol=0)
+    node = encoder.resolved({"_target_": "x", "checkpoint": str(tmp_path), "fit": "pad"})
+    again = build(json.loads(json.dumps(node))).eval()
+    again.load_state_dict(encoder.state_dict())
+    assert torch.equal(again.encode(pixels), encoder.encode(pixels)) and again.fit == "pad"
+
+
+def test_a_folder_that_is_no_cogvlms_is_one_line(tmp_path):
+    with pytest.raises(ValueError, match="has no vision_config of a CogVLM"):
+        CogVLMVision(str(tmp_path))
+    cogvlm(tmp_path, num_hidden_layers=3)
+    with pytest.raises(ValueError, match=r"lacks weights of the encoder: .*layers\.2") as caught:
+        CogVLMVision(str(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 def test_rotary_attention_knows_how_far_apart_patches_are_and_not_where():

@@ -45,7 +45,8 @@ class MultiScale(ImageEncoder):
         if len(inner) != 1 or inner[0].size is None:
             raise ValueError("MultiScale: it wraps one encoder of a fixed size, not several or a native one")
         height, width = inner[0].size
-        return (replace(inner[0], size=(height * self.scales[-1], width * self.scales[-1])),)
+        short = None if inner[0].short is None else inner[0].short * self.scales[-1]
+        return (replace(inner[0], size=(height * self.scales[-1], width * self.scales[-1]), short=short),)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         return self.encoder.grid(height // self.scales[-1], width // self.scales[-1])
