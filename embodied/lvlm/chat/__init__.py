@@ -1,0 +1,1 @@
+"""Conversations as token sequences: templates, labels, places for pictures, padding and packing."""

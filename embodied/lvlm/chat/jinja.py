@@ -1,0 +1,88 @@
+"""A released checkpoint's own jinja chat template, with labels by who speaks.
+
+What is learned is found by rendering the conversation up to each answer, once with the generation prompt and once with
+the answer: the difference is the answer. The jinja code runs in transformers' own sandbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from embodied.lvlm.chat.media import Measured
+from embodied.lvlm.chat.pieces import Piece, Slot, Text
+from embodied.lvlm.chat.template import Measure, Messages
+
+
+class JinjaTemplate:
+    """The template that a tokenizer carries.
+
+    Args:
+        tokenizer: with a chat template.
+        marker: what the template writes for one picture (`<image>`, `<|image_pad|>`); its other text stays around it.
+
+    Raises:
+        ValueError: the tokenizer has no chat template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, marker: str = "<image>") -> None:
+        if not tokenizer.chat_template:
+            raise ValueError("this tokenizer has no chat template of its own: choose one with chat=<family>")
+        self.tokenizer, self.marker = tokenizer, marker
+
+    def render(self, messages: Messages, measure: Measure, prompt: bool = False) -> list[Piece]:
+        """As `Template.render`; films are not rendered.
+
+        Raises:
+            ValueError: the template refuses the conversation, rewrites what was said before, or shows another number
+                of pictures than there are.
+        """
+        whole = self._text(messages, prompt)
+        spans = []
+        for number, message in enumerate(messages):
+            if message["role"] == "assistant":
+                start = len(self._beginning(whole, self._text(messages[:number], True)))
+                said = self._beginning(whole, self._text(messages[: number + 1], False))
+                spans.append((start, len(said.rstrip("\n"))))
+        media = [part for message in messages for part in message["content"] if part["type"] != "text"]
+        marks = whole.count(self.marker)
+        if marks != len(media):
+            raise ValueError(f"the chat template writes {marks} times {self.marker} for {len(media)} images")
+        pieces: list[Piece] = []
+        at = 0
+        for number, text in enumerate(whole.split(self.marker)):
+            if number:
+                seen = measure(media[number - 1])
+                if not isinstance(seen, Measured):
+                    raise ValueError("a jinja template has no frames: use a template of conf/chat for films")
+                pieces.append(Slot(seen.count))
+                at += len(self.marker)
+            cuts = sorted({0, len(text), *(min(max(edge - at, 0), len(text)) for span in spans for edge in span)})
+            for start, end in pairwise(cuts):
+                learned = any(a <= at + start and at + end <= b for a, b in spans)
+                pieces.append(Text(text[start:end], learned))
+            at += len(text)
+        return pieces
+
+    def _text(self, messages: Messages, prompt: bool) -> str:
+        plain = [{"role": message["role"], "content": self._content(message)} for message in messages]
+        try:
+            return str(self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=prompt))
+        except Exception as error:  # templates raise whatever they like, jinja's errors included
+            raise ValueError(f"the tokenizer's chat template refuses this conversation: {error}") from None
+
+    def _content(self, message: Mapping[str, Any]) -> Any:
+        parts = message["content"]
+        if all(part["type"] == "text" for part in parts):
+            return "".join(part["text"] for part in parts)
+        return [dict(part) for part in parts]
+
+    def _beginning(self, whole: str, text: str) -> str:
+        if not whole.startswith(text):
+            raise ValueError(
+                "this chat template rewrites earlier turns, so labels cannot be found: use one of conf/chat"
+            )
+        return text
