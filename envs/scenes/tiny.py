@@ -21,6 +21,8 @@ from envs.scenes.vocabulary import COLOURS
 NEAR, FAR = 0.05, 6.0
 TABLE_HALF = 4.0
 SPECULAR = 0.25
+LIGHT_DISTANCE = 3.0
+"""Nearer, the far edge of the table lies in a shadow that nothing casts; farther, shadows are coarse."""
 TEXELS, DARK = 64, 0.4
 
 
@@ -65,6 +67,7 @@ class TinySceneRenderer:
             viewMatrix=bullet.computeViewMatrix(camera.eye, camera.at, (0.0, 0.0, 1.0)),
             projectionMatrix=bullet.computeProjectionMatrixFOV(camera.fov, 1.0, NEAR, FAR),
             lightDirection=[2 * x for x in light.towards],
+            lightDistance=LIGHT_DISTANCE,
             lightColor=light.colour,
             lightAmbientCoeff=light.ambient,
             lightDiffuseCoeff=light.diffuse,
