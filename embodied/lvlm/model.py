@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from embodied.building import build, nearest
 from embodied.lvlm.adapters.base import BLIND, Adapter, Sight
 from embodied.lvlm.backbones.causal import CausalBackbone
+from embodied.lvlm.backbones.encoder_decoder import EncoderDecoderBackbone
 from embodied.lvlm.positions import counted, in_three_axes
 from embodied.lvlm.vision import Picture, VisionPath
 
@@ -36,7 +37,8 @@ class Batch:
         present: (B, L), bool; False on padding, on either side.
         slots: (B, L), bool: inline, where a token of a picture stands; beside, the one mark that each picture leaves.
         pictures: of all rows, in reading order.
-        labels: (B, L), ids to be learned at their own place (the shift is the model's), `IGNORED` elsewhere.
+        labels: (B, L), ids to be learned at their own place (the shift is the model's), `IGNORED` elsewhere. For an
+            encoder-decoder (B, T): what it is to say of what `ids` read.
         mask: (B, L, L), bool: row i sees column j, where that is not simply everything before it (packing).
         positions: (B, L) or (3, B, L), where they are not simply counted.
         text, text_present: the instruction of each picture for instruction-aware connectors, (len(pictures), L').
@@ -68,12 +70,14 @@ class Embedded:
         mask: (B, L, L), bool.
         positions: (B, L) or (3, B, L), int.
         sight: for the adapters.
+        present: (B, L), bool; False on padding.
     """
 
     tokens: Tensor
     mask: Tensor
     positions: Tensor
     sight: Sight
+    present: Tensor
 
 
 class LVLM(nn.Module):
@@ -93,7 +97,7 @@ class LVLM(nn.Module):
 
     def __init__(
         self,
-        backbone: CausalBackbone,
+        backbone: CausalBackbone | EncoderDecoderBackbone,
         vision: VisionPath | None = None,
         adapters: Sequence[Adapter] = (),
         placement: Placement = "inline",
@@ -193,7 +197,7 @@ class LVLM(nn.Module):
         mask = causal_mask(batch.present) if batch.mask is None else batch.mask
         positions = self.positions(batch) if batch.positions is None else batch.positions
         visual = batch.slots if self.placement == "inline" else None
-        return Embedded(tokens, mask, positions, Sight(visual, media, media_seen))
+        return Embedded(tokens, mask, positions, Sight(visual, media, media_seen), batch.present)
 
     def positions(self, batch: Batch) -> Tensor:
         """Where each token stands, one conversation a row: (B, L), or (3, B, L) for a backbone of three axes.
@@ -201,7 +205,7 @@ class LVLM(nn.Module):
         Raises:
             ValueError: such a backbone, and a picture whose tokens make no grid or have no place.
         """
-        if self.backbone.axes == 1 or self.vision is None:
+        if isinstance(self.backbone, EncoderDecoderBackbone) or self.backbone.axes == 1 or self.vision is None:
             return counted(batch.present)
         grids = []
         for picture in batch.pictures:
@@ -224,13 +228,27 @@ class LVLM(nn.Module):
         return self.vision(batch.pictures, batch.text, batch.text_present)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Next-token logits (B, L, vocabulary) at every place."""
-        return self.backbone.logits(self.read(self.embed(batch)))
+        """Next-token logits (B, L, vocabulary) at every place; an encoder-decoder's of `labels`, (B, T, vocabulary).
+
+        Raises:
+            ValueError: an encoder-decoder, and nothing to be said.
+        """
+        embedded = self.embed(batch)
+        if isinstance(self.backbone, EncoderDecoderBackbone):
+            return self.backbone(self.read(embedded), embedded.present, self._said(batch))
+        return self.backbone.logits(self.read(embedded))
+
+    def _said(self, batch: Batch) -> Tensor:
+        if batch.labels is None:
+            raise ValueError("an encoder-decoder needs `labels`: what it says of what it has read")
+        return batch.labels.to(next(self.backbone.parameters()).device)
 
     def read(self, embedded: Embedded) -> Tensor:
-        """One pass of the language model: hidden states (B, L, D)."""
+        """One pass of the language model, or of its encoder: hidden states (B, L, D)."""
         self.look_at(embedded.sight)
         try:
+            if isinstance(self.backbone, EncoderDecoderBackbone):
+                return self.backbone.encode(embedded.tokens, embedded.present)
             hidden, _ = self.backbone(embedded.tokens, embedded.mask, embedded.positions)
         finally:
             self.look_at(BLIND)
@@ -249,11 +267,15 @@ class LVLM(nn.Module):
             `loss`, to minimise, and detached: `text` and each adapter's term.
         """
         assert batch.labels is not None
-        hidden = self.read(self.embed(batch))
-        labels = batch.labels.to(hidden.device)[:, 1:]
+        if isinstance(self.backbone, EncoderDecoderBackbone):
+            labels = self._said(batch)
+            logits = self(batch)[labels != IGNORED]
+        else:
+            hidden = self.read(self.embed(batch))
+            labels = batch.labels.to(hidden.device)[:, 1:]
+            # Logits are the largest tensor of all: only places that are learned get them.
+            logits = self.backbone.logits(hidden[:, :-1][labels != IGNORED])
         learned = labels != IGNORED
-        # Logits are the largest tensor of all: only places that are learned get them.
-        logits = self.backbone.logits(hidden[:, :-1][learned])
         text = F.cross_entropy(logits.float(), labels[learned], reduction="sum") / learned.sum().clamp(min=1)
         terms = {"text": text}
         for adapter in self.adapters:

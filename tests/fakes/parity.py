@@ -74,7 +74,7 @@ def a_batch(model: LVLM, pictures: list[Image.Image], case: Case) -> Batch:
     seen = [model.vision.prepare(picture) for picture in pictures]
     row = [1]
     for picture in seen:
-        row += [IMAGE] * model.vision.count(picture.layout) + [5, 6]
+        row += [IMAGE] * (1 if model.placement == "beside" else model.vision.count(picture.layout)) + [5, 6]
     ids = torch.tensor([row])
     return Batch(
         ids,

@@ -79,8 +79,9 @@ Counts = list[int]
 
 
 def stacked(processed: Any, counts: Counts) -> Views:
-    """Views of processors that stack them, one picture after the other."""
-    return list(processed["pixel_values"].flatten(0, -4))
+    """Views of processors that stack them, one picture after the other; IDEFICS' gives nothing but pixels."""
+    pixels = processed if isinstance(processed, Tensor) else processed["pixel_values"]
+    return list(pixels.flatten(0, -4))
 
 
 def filled_up(processed: Any, counts: Counts) -> Views:
@@ -260,6 +261,109 @@ def qwen_call(processed: Any, ids: Tensor) -> dict[str, Any]:
     return {name: processed[name] for name in names} | {"mm_token_type_ids": (ids == IMAGE).int()}
 
 
+def said(processed: Any, ids: Tensor) -> dict[str, Any]:
+    return {"pixel_values": processed["pixel_values"], "labels": SAID}
+
+
+def told_and_said(processed: Any, ids: Tensor) -> dict[str, Any]:
+    return instructed(processed, ids) | {"labels": SAID}
+
+
+def hybrid() -> hf.PretrainedConfig:
+    high = {
+        "model_type": "sam_vision_model",
+        "hidden_size": 32,
+        "output_channels": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 128,
+        "patch_size": 16,
+        "mlp_dim": 64,
+        "window_size": 2,
+        "global_attn_indexes": [1],
+        "num_pos_feats": 8,
+    }
+    low = SIGLIP | {"image_size": 32, "patch_size": 8}
+    return hf.DeepseekVLHybridConfig(
+        vision_config=low, high_res_vision_config=high, text_config=LLAMA, image_token_id=IMAGE
+    )
+
+
+def both_sizes(processed: Any, ids: Tensor) -> dict[str, Any]:
+    return {name: processed[name] for name in ("pixel_values", "high_res_pixel_values")}
+
+
+def low_and_high(processed: Any, counts: Counts) -> Views:
+    """The two pixel tensors of each picture."""
+    pairs = zip(processed["pixel_values"], processed["high_res_pixel_values"], strict=True)
+    return [pixels for pair in pairs for pixels in pair]
+
+
+def idefics() -> hf.PretrainedConfig:
+    vision = {key: value for key, value in VISION.items() if key != "hidden_size"} | {"embed_dim": 24}
+    perceiver = {
+        "use_resampler": True,
+        "resampler_n_latents": 3,
+        "resampler_depth": 2,
+        "resampler_n_heads": 2,
+        "resampler_head_dim": 16,
+        "qk_layer_norms_perceiver": True,
+    }
+    return hf.IdeficsConfig(
+        vision_config=vision,
+        perceiver_config=perceiver,
+        use_resampler=True,
+        qk_layer_norms=True,
+        alpha_type="vector",
+        cross_layer_interval=2,
+        additional_vocab_size=2,
+        **(SIZES | IDS | {"num_hidden_layers": 4, "vocab_size": 126}),
+    )
+
+
+def beside(processed: Any, ids: Tensor) -> dict[str, Any]:
+    """Each word looks at the picture that was marked last, or before the first mark at none."""
+    pixels = torch.stack(stacked(processed, []))
+    latest = (ids == IMAGE).cumsum(1)
+    seen = latest.unsqueeze(-1) == torch.arange(1, len(pixels) + 1)
+    return {"pixel_values": pixels.unsqueeze(0), "image_attention_mask": seen.long()}
+
+
+def fuyu() -> Any:
+    return hf.FuyuImageProcessorPil(size={"height": 56, "width": 84}, patch_size={"height": 14, "width": 14})
+
+
+def fuyu_views(processed: Any, counts: Counts) -> Views:
+    """Pictures without what fills up more than the last patch."""
+    views = []
+    for i, (picture,) in enumerate(processed["images"]):
+        shown = (processed["image_unpadded_heights"][i][0], processed["image_unpadded_widths"][i][0])
+        height, width = (-(-int(length) // 14) * 14 for length in shown)
+        views.append(torch.as_tensor(picture)[:, :height, :width].float())
+    return views
+
+
+def fuyu_call(processed: Any, ids: Tensor) -> dict[str, Any]:
+    """Patches, and words with an end behind each row of them."""
+    processor, row, patches, at = fuyu(), ids[0].clone(), [], 0
+    for i, (picture,) in enumerate(processed["images"]):
+        lengths = (processed[f"image_unpadded_{side}"][i][0] for side in ("heights", "widths"))
+        made = processor.preprocess_with_tokenizer_info(
+            torch.as_tensor(picture)[None, None],
+            torch.ones(1, 1, 1),
+            *(torch.tensor([[int(length)]]) for length in lengths),
+            IMAGE,
+            IMAGE + 8,
+            True,
+        )
+        words = made["image_input_ids"][0][0]
+        at += int((row[at:] == IMAGE).int().argmax())
+        row[at : at + len(words)] = words
+        at += len(words)
+        patches.append(torch.as_tensor(made["image_patches"][0][0]).float())
+    return {"input_ids": row.unsqueeze(0), "pixel_values": torch.cat(patches).unsqueeze(0)}
+
+
 CASES = [
     Case("llava", ["LLaVA-1.5", "ShareGPT4V"], llava(CLIP, LLAMA), clip),
     Case(
@@ -377,5 +481,34 @@ CASES = [
         blip,
         instructed,
         told=True,
+    ),
+    Case("blip2-t5", ["BLIP-2 (Flan-T5)"], blip2(T5), blip, said, says=True),
+    Case(
+        "instructblip-t5",
+        ["InstructBLIP (Flan-T5)"],
+        blip2(T5, hf.InstructBlipConfig),
+        blip,
+        told_and_said,
+        told=True,
+        says=True,
+    ),
+    Case(
+        "deepseek-vl-hybrid",
+        ["DeepSeek-VL (7B)"],
+        hybrid,
+        lambda: hf.DeepseekVLHybridImageProcessorPil(
+            size={"height": 32, "width": 32}, high_res_size={"height": 128, "width": 128}
+        ),
+        both_sizes,
+        low_and_high,
+    ),
+    Case("idefics", ["IDEFICS"], idefics, lambda: hf.IdeficsImageProcessorPil(size=SQUARE), beside),
+    Case(
+        "fuyu",
+        ["Fuyu-8B"],
+        lambda: hf.FuyuConfig(text_config=PERSIMMON, patch_size=14, image_token_id=IMAGE),
+        fuyu,
+        fuyu_call,
+        fuyu_views,
     ),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -68,15 +69,17 @@ def renamed(name: str, prefixes: Mapping[str, str]) -> str:
 
 
 def described(part: PretrainedConfig) -> dict[str, Any]:
-    """A part's config as a node's `config`."""
-    return plain(part.to_diff_dict()) | {"model_type": part.model_type}
+    """An encoder's config as a node's `config`: its settings, without what follows from them."""
+    known = {field.name for field in dataclasses.fields(part)}
+    settings = {key: value for key, value in plain(part.to_diff_dict()).items() if key in known}
+    return settings | {"model_type": part.model_type}
 
 
 def causal(text: PretrainedConfig) -> dict[str, Any]:
     """The backbone node of a text config."""
     return {
         "_target_": "embodied.lvlm.backbones.causal.CausalBackbone",
-        "config": described(text) | {"vocab_size": text.vocab_size},
+        "config": plain(text.to_diff_dict()) | {"model_type": text.model_type, "vocab_size": text.vocab_size},
     }
 
 
@@ -123,16 +126,18 @@ def filter_name(number: Any, default: str) -> str:
     return default if number is None else names[int(number)]
 
 
-def same_statistics(images: Images, mean: Sequence[float], std: Sequence[float]) -> None:
+def same_statistics(images: Images, mean: Sequence[float], std: Sequence[float], prefix: str = "") -> None:
     """Stop where a processor's statistics are not those that an encoder is fixed to.
 
     Raises:
         ValueError: naming them.
     """
-    asked = statistics(images, default=(mean, std))
+    asked = statistics(images, prefix, (mean, std))
     for name, own in (("mean", mean), ("std", std)):
         if any(abs(a - b) > 1e-6 for a, b in zip(asked[name], own, strict=True)):
-            raise ValueError(f"preprocessor_config.json has image_{name}={asked[name]}; this encoder reads {list(own)}")
+            raise ValueError(
+                f"preprocessor_config.json has {prefix}image_{name}={asked[name]}; this encoder reads {list(own)}"
+            )
 
 
 def edge(images: Images, key: str, *names: str, default: int) -> int:

@@ -17,8 +17,9 @@ from embodied.files import read_json
 from embodied.lvlm.backbones.headed import HeadedTextModel
 from embodied.lvlm.interop.base import Family, Images, renamed
 from embodied.lvlm.interop.blip import Blip2, InstructBlip
-from embodied.lvlm.interop.deepseek import DeepseekVL
+from embodied.lvlm.interop.deepseek import DeepseekVL, DeepseekVLHybrid
 from embodied.lvlm.interop.fuyu import Fuyu
+from embodied.lvlm.interop.idefics import Idefics
 from embodied.lvlm.interop.idefics2 import Idefics2, Idefics3
 from embodied.lvlm.interop.internvl import InternVL
 from embodied.lvlm.interop.llava import Llava, LlavaNext, LlavaOnevision, VipLlava
@@ -31,10 +32,12 @@ COMPOSED = (
     LlavaNext(),
     LlavaOnevision(),
     VipLlava(),
+    Idefics(),
     Idefics2(),
     Idefics3(),
     InternVL(),
     DeepseekVL(),
+    DeepseekVLHybrid(),
     Fuyu(),
     Qwen2VL(),
     Blip2(),
