@@ -14,8 +14,8 @@ from embodied.data.multimodal.sample import BrokenSample
 class Rows(Sequence[Any]):
     """Records as JSON in one block of bytes, decoded when asked for.
 
-    Half a million conversations as Python objects take about three times their size on disk, and once more in each worker
-    process, because counting references touches every page. One block of bytes stays shared.
+    Half a million conversations as Python objects take about three times their size on disk, and once more in each
+    worker process, because counting references touches every page. One block of bytes stays shared.
     """
 
     def __init__(self, records: Iterable[Any]) -> None:
