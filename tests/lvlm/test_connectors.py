@@ -162,6 +162,18 @@ def test_gradients_reach_every_parameter(name):
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_half_the_bits_give_nearly_the_same(name):
+    connector, features, context = made(name), some_features(4, 6), Context(grid=(4, 6))
+    exact = connector(features, context)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = connector(features, context)
+    half = connector.bfloat16()(features.bfloat16(), context)
+    assert half.dtype == torch.bfloat16
+    for rounded in (mixed, half):
+        assert (rounded.float() - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_it_is_made_on_the_meta_device(name):
     with torch.device("meta"):
         connector = ALL[name][0]()

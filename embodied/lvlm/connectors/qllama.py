@@ -62,6 +62,8 @@ class QLLaMA(QueryConnector):
             num_attention_heads=heads,
             rms_norm_eps=epsilon,
             max_position_embeddings=max(2048, queries),
+            bos_token_id=None,  # it has no vocabulary
+            eos_token_id=None,
         )
         config._attn_implementation = "sdpa"
         self.query_tokens = nn.Parameter(torch.randn(1, queries, hidden) * 0.02)
