@@ -1,0 +1,127 @@
+"""Encoded conversations as tensors: one a row and padded, or several a row and kept apart.
+
+Tokens of a packed row see those before them in their own conversation and nothing else, and each conversation counts
+its positions from 0: reading it in company changes nothing. The mask is our own; the one that transformers makes from
+positions alone is not made at all while its cache is on, without a word. (`embodied.lvlm.sequence` does the same for
+what robots observe, where embeddings and not ids are laid out, and one row is one sample.)
+
+Packing is for pictures `inline`: media that stand beside the text are not kept apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from embodied.lvlm.chat.pieces import IGNORED, Encoded
+from embodied.lvlm.model import Batch
+from embodied.lvlm.positions import in_three_axes
+from embodied.lvlm.vision import Picture
+
+Side = Literal["left", "right"]
+Span = tuple[int, int, int]
+"""Row, and first and last-but-one column of a conversation."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Conversations in rows.
+
+    Attributes:
+        ids, labels: (B, L), int.
+        slots: (B, L), bool.
+        owners: (B, L), int: which conversation a token belongs to; -1 for padding.
+        positions: (B, L), int, counted in each conversation from 0.
+        spans: where each conversation lies, in reading order.
+        media: references of pictures and films, in reading order.
+    """
+
+    ids: Tensor
+    labels: Tensor
+    slots: Tensor
+    owners: Tensor
+    positions: Tensor
+    spans: tuple[Span, ...]
+    media: tuple[str, ...]
+
+    @property
+    def present(self) -> Tensor:
+        """(B, L), bool; False on padding."""
+        return self.owners >= 0
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, L, L), bool: row i sees column j. Padding sees itself, so that its softmax is defined."""
+        length = self.owners.shape[1]
+        together = self.owners.unsqueeze(1) == self.owners.unsqueeze(2)
+        seen = together & self.present.unsqueeze(1) & torch.ones(length, length, dtype=torch.bool).tril()
+        return seen | torch.eye(length, dtype=torch.bool)
+
+    def batch(
+        self, pictures: Sequence[Picture] = (), axes: int = 1, grids: Sequence[tuple[int, int]] = (), **more: Any
+    ) -> Batch:
+        """What the model reads.
+
+        Args:
+            pictures: of `media`, in order.
+            axes: of the backbone's positions.
+            grids: with three axes, rows and columns of each picture's tokens.
+            more: further fields of `Batch`.
+        """
+        positions = self.positions if axes == 1 else self._in_axes(grids)
+        return Batch(self.ids, self.present, self.slots, pictures, self.labels, self.mask, positions, **more)
+
+    def _in_axes(self, grids: Sequence[tuple[int, int]]) -> Tensor:
+        """(3, B, L): each conversation's as if it were alone."""
+        longest = max(end - start for _, start, end in self.spans)
+        slots = torch.zeros(len(self.spans), longest, dtype=torch.bool)
+        present = torch.zeros_like(slots)
+        for i, (row, start, end) in enumerate(self.spans):
+            slots[i, : end - start], present[i, : end - start] = self.slots[row, start:end], True
+        alone = in_three_axes(slots, present, grids)
+        result = torch.zeros(3, *self.ids.shape, dtype=torch.long)
+        for i, (row, start, end) in enumerate(self.spans):
+            result[:, row, start:end] = alone[:, i, : end - start]
+        return result
+
+
+def lay(groups: Sequence[Sequence[Encoded]], padding: int = 0, side: Side = "right") -> Rows:
+    """One row per group, as long as the longest.
+
+    The first token of a conversation is never learned: what stands before it is another's, or padding.
+
+    Args:
+        groups: what shares a row; groups of one are plain padding.
+        padding: the id of padding.
+        side: where padding stands; `left` for generation.
+
+    Raises:
+        ValueError: an unknown side; no conversations, or an empty one.
+    """
+    if side not in get_args(Side):
+        raise ValueError(f"padding stands on the {' or '.join(get_args(Side))}, not {side!r}")
+    if not groups or not all(groups) or not all(len(sample) for group in groups for sample in group):
+        raise ValueError("a batch needs at least one conversation in each row, and no empty one")
+    length = max(sum(map(len, group)) for group in groups)
+    shape = (len(groups), length)
+    ids, labels = torch.full(shape, padding), torch.full(shape, IGNORED)
+    slots, owners = torch.zeros(shape, dtype=torch.bool), torch.full(shape, -1)
+    positions = torch.zeros(shape, dtype=torch.long)
+    spans: list[Span] = []
+    for row, group in enumerate(groups):
+        start = length - sum(map(len, group)) if side == "left" else 0
+        for sample in group:
+            end = start + len(sample)
+            ids[row, start:end] = torch.tensor(sample.ids)
+            labels[row, start + 1 : end] = torch.tensor(sample.labels[1:], dtype=torch.long)
+            slots[row, start:end] = torch.tensor(sample.slots)
+            owners[row, start:end] = len(spans)
+            positions[row, start:end] = torch.arange(end - start)
+            spans.append((row, start, end))
+            start = end
+    media = tuple(reference for group in groups for sample in group for reference in sample.media)
+    return Rows(ids, labels, slots, owners, positions, tuple(spans), media)
