@@ -49,3 +49,15 @@ class Connector(nn.Module, ABC):
     @abstractmethod
     def tokens(self, features: int, context: Context = NOTHING) -> int:
         """M for N features."""
+
+    def grid(self, features: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the tokens for features of this grid; (1, M) where they make none.
+
+        Tokens that are as many as the features, or fewer by a whole factor on both sides, are taken for such a grid.
+        """
+        rows, columns = features
+        count = self.tokens(rows * columns, Context(grid=features))
+        factor = round((rows * columns / count) ** 0.5)
+        if factor and rows % factor == 0 and columns % factor == 0 and (rows // factor) * (columns // factor) == count:
+            return rows // factor, columns // factor
+        return 1, count
