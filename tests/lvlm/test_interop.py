@@ -1,9 +1,12 @@
 """An LVLM with a reference's weights says what the reference says, picture included, and gives the weights back."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from fakes.parity import a_batch, a_picture, measure
-from fakes.references import CASES, IMAGE
+from fakes.reference_models import CASES
+from fakes.references import IMAGE
 
 from embodied.lvlm.interop.checkpoints import from_reference, to_reference
 from embodied.lvlm.model import Batch
@@ -71,6 +74,21 @@ def test_padding_on_either_side_changes_nothing(name):
             ids[present] = alone.ids[0]
             found = model(Batch(ids, present, (ids == IMAGE) & present, alone.pictures))
             assert (found[present] - expected).abs().max() < 1e-5
+
+
+def test_an_encoder_decoder_learns_what_it_is_to_say():
+    case = NAMED["blip2-t5"]
+    reference = case.reference()
+    model = from_reference(reference, case.processor().to_dict())
+    batch = a_batch(model, [a_picture(31, 40)], case)
+    processed = case.processor()([a_picture(31, 40)], return_tensors="pt")
+    expected = reference(input_ids=batch.ids, **case.call(processed, batch.ids)).loss
+    loss = model.loss(batch)["loss"]
+    assert abs(loss - expected) < 1e-5
+    loss.backward()
+    assert model.vision.connector.query_tokens.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="needs `labels`"):
+        model(replace(batch, labels=None))
 
 
 def test_places_and_pictures_must_agree():

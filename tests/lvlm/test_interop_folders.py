@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from fakes.parity import a_batch, a_picture
-from fakes.references import CASES
+from fakes.reference_models import CASES
 
 from embodied.building import ForbiddenTarget
 from embodied.lvlm.interop.checkpoints import from_reference, load_reference
@@ -29,7 +29,7 @@ def written(folder, name="llava", shard="60KB"):
     return reference
 
 
-@pytest.mark.parametrize("name", ["llava", "llava-next", "idefics3", "qwen2-vl", "internvl", "blip2-opt"])
+@pytest.mark.parametrize("name", ["llava", "llava-next", "idefics", "qwen2-vl", "internvl", "blip2-t5", "fuyu"])
 def test_a_folder_of_transformers_in_shards_is_loaded_whole(name, tmp_path):
     reference = written(tmp_path, name)
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
@@ -47,13 +47,26 @@ def test_a_folder_of_transformers_in_shards_is_loaded_whole(name, tmp_path):
     )
 
 
+def test_settings_of_pictures_are_found_where_newer_folders_keep_them(tmp_path):
+    written(tmp_path, "qwen2-vl")
+    settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").unlink()
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
+    assert LVLM.from_pretrained(tmp_path).vision.resolution.max_pixels == 28 * 28 * 6
+    (tmp_path / "processor_config.json").write_text('{"image_processor": 3}')
+    with pytest.raises(ValueError, match=r"processor_config.json holds no settings, but a int"):
+        LVLM.from_pretrained(tmp_path)
+
+
 def test_its_config_comes_along(tmp_path):
     written(tmp_path)
     _, config = load_reference(tmp_path)
     assert config.model_type == "llava" and config.image_token_index == 100
 
 
-@pytest.mark.parametrize("name", ["llava-next", "internvl", "qwen2-vl", "instructblip-llama"])
+@pytest.mark.parametrize(
+    "name", ["llava-next", "internvl", "qwen2-vl", "instructblip-t5", "idefics", "deepseek-vl-hybrid"]
+)
 def test_our_own_folder_comes_back_to_the_bit(name, tmp_path):
     case = NAMED[name]
     model = from_reference(case.reference(), case.processor().to_dict())

@@ -46,7 +46,8 @@ COMPOSED = (
 FAMILIES: dict[str, Family] = {name: family for family in COMPOSED for name in family.model_types}
 
 BIAS = "backbone.model.lm_head.bias"
-PREPROCESSOR = "preprocessor_config.json"
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
+"""Where older and newer folders keep the image processor's settings."""
 
 
 def family_of(config: PretrainedConfig, place: object = "the config") -> Family:
@@ -85,7 +86,7 @@ def load_reference(folder: str | Path) -> tuple[LVLM, PretrainedConfig]:
             ) from None
         raise ValueError(f"{folder / 'config.json'} could not be read: {_line(error)}") from None
     family_of(config, folder)
-    images = read_json(folder / PREPROCESSOR) if (folder / PREPROCESSOR).is_file() else {}
+    images = image_settings(folder)
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder,
@@ -108,6 +109,23 @@ def load_reference(folder: str | Path) -> tuple[LVLM, PretrainedConfig]:
         return from_reference(reference, images), config
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
+
+
+def image_settings(folder: Path) -> dict[str, Any]:
+    """Settings of a folder's image processor, from either of the files that hold them; empty where neither does.
+
+    Raises:
+        ValueError: the file is no JSON object.
+    """
+    for name, part in ((PREPROCESSOR, None), (PROCESSOR, "image_processor")):
+        if (folder / name).is_file():
+            found = read_json(folder / name)
+            found = found.get(part) if part and isinstance(found, dict) else found
+            if found is not None and not isinstance(found, dict):
+                raise ValueError(f"{folder / name} holds no settings, but a {type(found).__name__}")
+            if found:
+                return found
+    return {}
 
 
 def from_reference(reference: PreTrainedModel, images: Images | None = None) -> LVLM:
