@@ -22,6 +22,8 @@ from embodied.data.multimodal.media import load_image
 from embodied.data.multimodal.sample import BrokenSample, Sample
 from embodied.files import read_json, write_json
 from embodied.lvlm import folder as folders
+from embodied.lvlm.backbones.causal import CausalBackbone
+from embodied.lvlm.backbones.encoder_decoder import EncoderDecoderBackbone
 from embodied.lvlm.backbones.generation import Read, generate, read, repeat
 from embodied.lvlm.chat.conversation import ChatEncoder, Renders
 from embodied.lvlm.chat.media import Measured, measure
@@ -36,10 +38,14 @@ Conversation = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Ready:
-    """A conversation as the model will read it: token ids, labels and slots, and its pictures' pixels."""
+    """A conversation as the model will read it: token ids, labels and slots, and its pictures' pixels.
+
+    For an encoder-decoder, `encoded` is what the encoder reads and `answer` what the decoder says of it.
+    """
 
     encoded: Encoded
     pictures: tuple[Picture, ...]
+    answer: tuple[int, ...] = ()
 
 
 class Assistant(nn.Module):
@@ -95,9 +101,26 @@ class Assistant(nn.Module):
                 return Measured((1,))
             return measure(self.model.vision.resolution, picture.layout, self.model.vision.token_grids(picture.layout))
 
-        encoded = self.encode(messages, seen, sample, prompt)
-        # A conversation that was too long is measured again without its first turns; those have no pictures.
-        return Ready(encoded, tuple(pictures[-len(encoded.media) :] if encoded.media else ()))
+        answer: list[int] = []
+        if self._decoder is not None and not prompt:
+            encoded, answer = self.encode.pair(messages, seen, sample)
+        else:
+            encoded = self.encode(messages, seen, sample, prompt)
+        # Pictures are measured again where turns were left out, which have none, or a prompt is told from its answer.
+        return Ready(encoded, tuple(pictures[-len(encoded.media) :] if encoded.media else ()), tuple(answer))
+
+    def lesson(self, sample: Sample) -> Ready:
+        """A sample to learn from.
+
+        Raises:
+            BrokenSample: it cannot be used.
+        """
+        try:
+            return self.prepare(sample.messages, sample.id)
+        except BrokenSample:
+            raise
+        except ValueError as error:
+            raise BrokenSample("not a conversation to learn from", str(error)) from None
 
     def batch(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Samples as a raw batch to learn from; see `collate`.
@@ -105,18 +128,12 @@ class Assistant(nn.Module):
         Raises:
             BrokenSample: one cannot be used.
         """
-        ready = []
-        for sample in samples:
-            try:
-                ready.append(self.prepare(sample.messages, sample.id))
-            except BrokenSample:
-                raise
-            except ValueError as error:
-                raise BrokenSample("not a conversation to learn from", str(error)) from None
-        return self.collate(ready)
+        return self.collate([self.lesson(sample) for sample in samples])
 
     def collate(self, rows: Sequence[Ready], left: bool = False) -> dict[str, Any]:
         """Conversations as one batch: `ids`, `present`, `slots` and `labels`, (B, L), and `pictures`, per row.
+
+        An encoder-decoder's labels are its answers, (B, T).
 
         Args:
             rows: B of them.
@@ -133,6 +150,11 @@ class Assistant(nn.Module):
             for name in ("ids", "labels", "slots"):
                 columns[name][i, at] = torch.tensor(getattr(row.encoded, name), dtype=kinds[name])
             columns["present"][i, at] = True
+        if self._decoder is not None:
+            answers = [torch.tensor(row.answer, dtype=torch.long) for row in rows]
+            columns["labels"] = nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=IGNORED)
+        else:
+            columns["labels"][:, 0] = IGNORED  # nothing comes before it to tell it from
         return columns | {"pictures": [row.pictures for row in rows]}
 
     def _batch(self, raw: Mapping[str, Any]) -> Batch:
@@ -151,7 +173,7 @@ class Assistant(nn.Module):
         texts = []
         for i, row in enumerate(raw["pictures"]):
             asked = batch.present[i] & ~batch.slots[i]
-            if batch.labels is not None:
+            if batch.labels is not None and self._decoder is None:
                 asked &= (batch.labels[i] != IGNORED).cumsum(0) == 0
             texts += [batch.ids[i][asked]] * len(row)
         longest = max(len(text) for text in texts)
@@ -188,17 +210,21 @@ class Assistant(nn.Module):
         for start in range(0, len(conversations), size):
             rows = [self.prepare(each, prompt=True) for each in conversations[start : start + size]]
             torch.manual_seed(seed)
-            ids = generate(
-                self.model.backbone,
-                self.read(rows),
-                self._adapters,
-                max_new_tokens=max_new_tokens,
-                eos_token_id=self.tokenizer.eos_token_id,
-                pad_token_id=self.encode.placeholder,
-                **sampling,
-            )
-            answers += [self.words(row, stop) for row in ids.tolist()]
+            answers += [self.words(row, stop) for row in self._say(rows, max_new_tokens, **sampling).tolist()]
         return answers
+
+    def _say(self, rows: Sequence[Ready], max_new_tokens: int, **options: Any) -> Tensor:
+        """Token ids of the answers to prompts, (B, T)."""
+        options |= {
+            "max_new_tokens": max_new_tokens,
+            "eos_token_id": self.tokenizer.eos_token_id,
+            "pad_token_id": self.encode.placeholder,
+        }
+        if self._decoder is None:
+            return generate(self._backbone, self.read(rows), self._adapters, **options)
+        raw = self.collate(rows)
+        embedded = self.model.embed(self._batch({name: raw[name] for name in raw if name != "labels"}))
+        return self._decoder.generate(self.model.read(embedded), raw["present"].to(embedded.tokens.device), **options)
 
     def read(self, rows: Sequence[Ready], before: Read | None = None) -> Read:
         """Read prompts, padded on the left, from where `generate` speaks on; or read on behind `before`."""
@@ -207,11 +233,11 @@ class Assistant(nn.Module):
         device = embedded.tokens.device
         if before is not None:
             return read(
-                self.model.backbone, embedded.tokens, raw["present"].to(device), before=before,
+                self._backbone, embedded.tokens, raw["present"].to(device), before=before,
                 adapters=self._adapters, sight=before.sight,
             )  # fmt: skip
         return read(
-            self.model.backbone, embedded.tokens, raw["present"].to(device), embedded.positions, embedded.mask,
+            self._backbone, embedded.tokens, raw["present"].to(device), embedded.positions, embedded.mask,
             adapters=self._adapters, sight=embedded.sight,
         )  # fmt: skip
 
@@ -225,13 +251,13 @@ class Assistant(nn.Module):
         ]
         rows = [self.prepare(each, prompt=True) for each in conversations]
         shared = _shared([row.encoded for row in rows])
-        if shared <= max(i for i, slot in enumerate(rows[0].encoded.slots) if slot):
+        if self._decoder is not None or shared <= max(i for i, slot in enumerate(rows[0].encoded.slots) if slot):
             return self.respond(conversations, max_new_tokens=max_new_tokens)  # the question comes first
         first = self.read([Ready(_cut(rows[0].encoded, 0, shared), rows[0].pictures)])
         rest = [Ready(_cut(row.encoded, shared, len(row.encoded)), ()) for row in rows]
         prompt = self.read(rest, repeat(first, len(rest)))
         ids = generate(
-            self.model.backbone, prompt, self._adapters, max_new_tokens=max_new_tokens,
+            self._backbone, prompt, self._adapters, max_new_tokens=max_new_tokens,
             eos_token_id=self.tokenizer.eos_token_id, pad_token_id=self.encode.placeholder,
         )  # fmt: skip
         return [self.words(row) for row in ids.tolist()]
@@ -254,8 +280,10 @@ class Assistant(nn.Module):
             answered = [*conversation, {"role": "assistant", "content": said}]
             batch = self._batch(self.collate([self.prepare(answered)]))
             assert batch.labels is not None
-            logits = self.model(batch)[0, :-1].float().log_softmax(-1)
-            labels = batch.labels[0, 1:].to(logits.device)
+            logits = self.model(batch)[0].float().log_softmax(-1)
+            labels = batch.labels[0].to(logits.device)
+            if self._decoder is None:
+                logits, labels = logits[:-1], labels[1:]
             spoken = (labels != IGNORED) & (labels != self.tokenizer.eos_token_id)
             picked = logits[spoken].gather(1, labels[spoken].unsqueeze(1))
             results.append((float(picked.sum()), bool((logits[spoken].argmax(-1) == labels[spoken]).all())))
@@ -265,6 +293,16 @@ class Assistant(nn.Module):
         """Which model this is, for results."""
         parameters = sum(p.numel() for p in self.parameters())
         return {"name": type(self).__name__, "parameters": parameters, "template": self.chat}
+
+    @property
+    def _decoder(self) -> EncoderDecoderBackbone | None:
+        backbone = self.model.backbone
+        return backbone if isinstance(backbone, EncoderDecoderBackbone) else None
+
+    @property
+    def _backbone(self) -> CausalBackbone:
+        assert isinstance(self.model.backbone, CausalBackbone)
+        return self.model.backbone
 
     @property
     def _adapters(self) -> list[Any]:

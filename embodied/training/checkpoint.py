@@ -32,6 +32,7 @@ from embodied.training.optimizer import load_state, state_tensors
 
 if TYPE_CHECKING:
     from embodied.agent import Agent
+    from embodied.assistant import Assistant
     from embodied.crew import Crew
 
 STATE = "training_state"
@@ -40,7 +41,11 @@ FORMAT = "embodied-training/1"
 
 
 def save(
-    folder: Path, agent: Agent | Crew, optimizer: torch.optim.Optimizer, ema: EMA | None, facts: Mapping[str, Any]
+    folder: Path,
+    agent: Agent | Crew | Assistant,
+    optimizer: torch.optim.Optimizer,
+    ema: EMA | None,
+    facts: Mapping[str, Any],
 ) -> None:
     """Write a checkpoint.
 

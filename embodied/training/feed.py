@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from embodied.data.mixture import ROW, SOURCES
+from embodied.lvlm.chat.pieces import IGNORED
 
 
 class Stream(Protocol):
@@ -66,9 +67,11 @@ class Part:
 
 
 def kept_steps(batch: dict[str, Any]) -> int:
-    """How many action steps of a raw or mixed batch are no padding."""
+    """How many action steps of a raw or mixed batch are no padding; of conversations, how many tokens are learned."""
     if SOURCES in batch:
         return sum(kept_steps(part) for part in batch[SOURCES].values())
+    if "labels" in batch:
+        return int((batch["labels"] != IGNORED).sum())
     return int((~batch["action_is_pad"]).sum())
 
 

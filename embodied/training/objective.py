@@ -14,6 +14,7 @@ from embodied.contracts import Generators
 
 if TYPE_CHECKING:
     from embodied.agent import Agent
+    from embodied.assistant import Assistant
     from embodied.crew import Crew
 
 Precision = Literal["float32", "bfloat16"]
@@ -30,9 +31,9 @@ class Objective(nn.Module):
         precision: bfloat16 is autocast: weights, gradients and optimizer stay float32.
     """
 
-    def __init__(self, agent: Agent | Crew, precision: Precision = "float32") -> None:
+    def __init__(self, agent: Agent | Crew | Assistant, precision: Precision = "float32") -> None:
         super().__init__()
-        self.agent: Agent | Crew = agent
+        self.agent: Agent | Crew | Assistant = agent
         self.precision = precision
 
     def forward(self, batch: Mapping[str, Any], generators: Generators | None = None) -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ from embodied.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from embodied.agent import Agent
+    from embodied.assistant import Assistant
     from embodied.crew import Crew
 
 
@@ -97,7 +98,7 @@ class Trainer:
     def __init__(
         self,
         settings: Settings,
-        agent: Agent | Crew,
+        agent: Agent | Crew | Assistant,
         stream: Stream,
         run: RunFolder,
         accelerator: Accelerator,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
+from embodied.assistant import Assistant, is_assistant
+from embodied.evaluation.policies import CHECKPOINTS, locate_policy
 from embodied.evaluation.tasks.base import Responder
 
 
@@ -11,12 +15,16 @@ def load_responder(spec: str, device: str = "auto") -> Responder:
     """The model in a folder, as a `Responder`.
 
     Args:
-        spec: the folder of a run, a checkpoint or a model.
+        spec: the folder of a model, of a checkpoint, of a run, or of a recipe's runs, of which the last stage counts.
         device: `auto`, or torch's name of one.
 
     Raises:
         ValueError: there is no such folder, or what it holds answers no questions.
     """
-    if not Path(spec).is_dir():
-        raise ValueError(f"policy={spec}: there is no such folder")
-    raise ValueError(f"policy={spec} holds no language model that answers questions about pictures")
+    stages = sorted(found.parent for found in Path(spec).glob(f"[0-9]*-*/{CHECKPOINTS}"))
+    folder = locate_policy(str(stages[-1]) if stages else spec).folder
+    if folder is None or not is_assistant(folder):
+        raise ValueError(f"policy={spec} holds no language model that answers questions about pictures")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Assistant.from_pretrained(folder).to(device)

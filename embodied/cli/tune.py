@@ -1,0 +1,215 @@
+"""Teach a language model to see and to answer, by a recipe of stages.
+
+embodied-tune recipe=llava-1.5 model=small out=runs/vlm \
+    'data.sources={captions: {kind: pairs, format: chat, file: data/scenes/train/captions.jsonl}, \
+                   questions: {kind: instructions, format: chat, file: data/scenes/train/vqa.jsonl}}'
+embodied-tune ... resume=true                                # go on where it stopped, in whichever stage
+embodied-tune model=zoo/llava-1.5 tiny=true recipe=llava-1.5 ...   # a row of the zoo, tiny
+embodied-tune init=<Hugging Face folder> recipe=sharegpt4v ...     # a released checkpoint
+
+Each stage says which parts train, on which kinds of data and at which rate (conf/recipe); `stages.<name>.steps=...` and
+the like change one. A stage starts from the one before it, and is a run of its own in `out`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from embodied.building import build, nearest
+from embodied.cli.app import command
+from embodied.cli.configs import compose, explain
+
+if TYPE_CHECKING:
+    from embodied.assistant import Assistant
+    from embodied.data.multimodal.readers.base import Reader
+
+STAGE = ("train", "data", "lr", "steps", "batch_size", "schedule")
+"""What a stage says."""
+
+
+def tune(config: DictConfig) -> dict[str, Any]:
+    """Run the recipe's stages; returns the last one's results (`Trainer.train`).
+
+    Raises:
+        ValueError: something in the config, the data or a stage's folder is not as it has to be.
+    """
+    from embodied.training.run_folder import newest
+
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    stages = _stages(plain)
+    readers = {name: _reader(name, node) for name, node in plain["data"]["sources"].items()}
+    before: Path | None = None
+    results: dict[str, Any] = {}
+    for number, (name, stage) in enumerate(stages.items(), 1):
+        folder = Path(plain["out"]) / f"{number}-{name}"
+        print(f"stage {name} in {folder}: {_shown(stage)}")
+        results = _run(plain, stage, folder, before, readers)
+        before = newest(folder)
+    return results
+
+
+def _stages(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The stages to run, changed as asked.
+
+    Raises:
+        ValueError: a change to a stage that does not exist, or of something a stage does not say.
+    """
+    stages = {name: dict(stage) for name, stage in plain["recipe"]["stages"].items()}
+    for name, changes in (plain["stages"] or {}).items():
+        if name not in stages:
+            raise ValueError(f"stages has '{name}', but the recipe has {', '.join(stages)}")
+        stages[name] |= changes
+    for name, stage in stages.items():
+        for key in stage:
+            if key not in STAGE:
+                raise ValueError(f"stages.{name} has '{key}'{nearest(str(key), STAGE)}")
+    only = plain["only"]
+    for name in only or ():
+        if name not in stages:
+            raise ValueError(f"only has '{name}', but the recipe has {', '.join(stages)}")
+    return {name: stage for name, stage in stages.items() if only is None or name in only}
+
+
+def _reader(name: str, node: Mapping[str, Any]) -> Reader:
+    """A source's reader: `format` names one of conf/multimodal, further keys are its arguments."""
+    from embodied.data.multimodal.readers.base import Reader
+
+    if "kind" not in node or "format" not in node:
+        raise ValueError(f"data.sources.{name} needs kind (what stages ask for) and format (one of conf/multimodal)")
+    arguments = {key: value for key, value in node.items() if key not in ("kind", "weight", "format")}
+    reader: Reader = build(_option("multimodal", str(node["format"])) | arguments, (Reader,))
+    return reader
+
+
+def _option(group: str, name: str) -> dict[str, Any]:
+    """The node of a config group's option.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    override = f"+{group}@chosen={name}"
+    try:
+        node: Any = OmegaConf.to_container(compose("tune", [override]).chosen)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(explain("tune", [override], error)) from None
+    return dict(node)
+
+
+def _run(
+    plain: dict[str, Any], stage: dict[str, Any], folder: Path, before: Path | None, readers: Mapping[str, Reader]
+) -> dict[str, Any]:
+    from embodied.training.conversations import ConversationStream
+    from embodied.training.optimizer import OptimizerRecipe
+    from embodied.training.processes import main_first, make_accelerator
+    from embodied.training.run_folder import RunFolder
+    from embodied.training.schedule import make_schedule
+    from embodied.training.stages import train_parts
+    from embodied.training.trainable import table
+    from embodied.training.trainer import Settings, Trainer
+
+    kinds = list(stage["data"])
+    nodes = {name: node for name, node in plain["data"]["sources"].items() if node["kind"] in kinds}
+    if not nodes:
+        have = ", ".join(sorted({node["kind"] for node in plain["data"]["sources"].values()}))
+        raise ValueError(f"no source is of a kind this stage learns from ({', '.join(kinds)}): there is {have}")
+    trainer = dict(plain["trainer"])
+    trainer["max_steps"] = stage.get("steps", trainer["max_steps"])
+    trainer["batch_size"] = stage.get("batch_size", trainer["batch_size"])
+    settings = Settings(**trainer)
+    accelerator = make_accelerator(settings.device)
+    say = print if accelerator.is_main_process else lambda line: None
+    kept = {**plain, "stage": stage, "before": str(before) if before else None}
+    resume = plain["resume"] and folder.exists()
+    run = main_first(accelerator, lambda main: RunFolder(folder, kept, resume or not main, write=main))
+    try:
+        assistant = _assistant(plain, run.checkpoint or before, readers)
+        lr = float(stage["lr"])
+        rates = train_parts(assistant, stage["train"], lr, plain["lora"])
+        recipe = build(plain["optimizer"] | {"lr": lr, "rates": rates}, (OptimizerRecipe,))
+        schedule = plain["schedule"] | dict(stage.get("schedule", {}))
+        factor = make_schedule(schedule["name"], settings.max_steps, schedule["warmup"], schedule["options"])
+        weights = {name: float(node.get("weight", len(readers[name]))) for name, node in nodes.items()}
+        chosen = {name: readers[name] for name in nodes}
+        stream = ConversationStream(
+            assistant, chosen, weights, settings.batch_size, plain["seed"], plain["data"]["on_error"]
+        )
+        say("\n".join(f"{name}: {len(reader)} samples" for name, reader in chosen.items()))
+        say(table(assistant))
+        digest = hashlib.blake2b(repr([(name, len(reader)) for name, reader in chosen.items()]).encode(), digest_size=8)
+        averaged = plain["ema"] if plain["ema"]["decay"] else None
+        results = Trainer(
+            settings, assistant, stream, run, accelerator, recipe, factor, averaged, seed=plain["seed"],
+            data=digest.hexdigest(), name=stream.name, say=say,
+        ).train()  # fmt: skip
+        if stream.samples.faults.total:
+            say(f"left out: {stream.samples.faults}")
+        return results
+    finally:
+        run.close()
+
+
+def _assistant(plain: dict[str, Any], folder: Path | None, readers: Mapping[str, Reader]) -> Assistant:
+    """The assistant of a checkpoint, or of `init`, or a new one."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from embodied.assistant import Assistant
+    from embodied.lvlm.tokenizers.text import TextTokenizer
+    from embodied.lvlm.zoo import Row
+
+    if folder is not None:
+        return Assistant.from_pretrained(folder)
+    row = Row.from_dict(plain["row"])
+    chat = plain.get("chat") or _option("chat", row.chat)
+    text = plain["text"]
+    if plain["init"]:
+        assistant = Assistant.from_pretrained(plain["init"], chat)
+        assistant.encode.max_tokens, assistant.encode.drop_turns = text["max_tokens"], text["drop_turns"]
+        return assistant
+    tokenizer: Any
+    if text["checkpoint"]:
+        tokenizer = AutoTokenizer.from_pretrained(text["checkpoint"], local_files_only=True)
+    else:
+        tokenizer = TextTokenizer.train(_texts(readers), text["vocabulary"]).tokenizer
+    torch.manual_seed(plain["seed"])
+    node = row.node(plain["tiny"])
+    model = _model(node, tokenizer, plain["tiny"])
+    return Assistant(model, tokenizer, chat, text["max_tokens"], text["drop_turns"])
+
+
+def _model(node: dict[str, Any], tokenizer: Any, tiny: bool) -> Any:
+    """The model, whose vocabulary is the tokenizer's where the node leaves it open, or is tiny."""
+    from embodied.lvlm.model import LVLM
+
+    config = node["backbone"].get("config") or {}
+    if tiny and config.get("vocab_size", len(tokenizer)) < len(tokenizer):
+        config["vocab_size"] = len(tokenizer)
+    if "vocab_size" in config and config["vocab_size"] < len(tokenizer):
+        raise ValueError(f"the tokenizer has {len(tokenizer)} ids, the language model {config['vocab_size']}")
+    return LVLM.from_config(node, len(tokenizer))
+
+
+def _texts(readers: Mapping[str, Reader]) -> Iterator[str]:
+    """What is said in the data, to train a tokenizer on: a share of each source that is enough for that."""
+    for reader in readers.values():
+        for index in range(0, len(reader), max(1, len(reader) // 20000)):
+            for message in reader.read(index).messages:
+                yield from (part["text"] for part in message["content"] if part["type"] == "text")
+
+
+def _shown(stage: Mapping[str, Any]) -> str:
+    parts = ", ".join(f"{part} {mode}" for part, mode in stage["train"].items())
+    return f"trains {parts}, on {', '.join(stage['data'])}, at {stage['lr']:g}"
+
+
+main = command("tune", tune)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Batches of conversations: which samples a step learns from, and an assistant's preparation of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from embodied.assistant import Assistant, Ready
+from embodied.data.multimodal.faults import OnError
+from embodied.data.multimodal.mixture import SampleMixture
+from embodied.data.multimodal.readers.base import Reader
+from embodied.data.multimodal.sample import BrokenSample
+
+
+class ConversationStream:
+    """A stream (`embodied.training.feed.Stream`) of what an assistant learns from.
+
+    Args:
+        assistant: prepares the samples.
+        sources: readers by name.
+        weights: share of rows by name; see `SampleMixture`.
+        batch_size: B, samples of one optimizer step.
+        seed: of the order.
+        on_error: what becomes of a sample that cannot be used: `raise` stops, `skip` counts it and takes the next one
+            of its source.
+    """
+
+    def __init__(
+        self,
+        assistant: Assistant,
+        sources: Mapping[str, Reader],
+        weights: Mapping[str, float],
+        batch_size: int,
+        seed: int,
+        on_error: OnError = "raise",
+    ) -> None:
+        self.assistant, self.on_error = assistant, on_error
+        self.samples = SampleMixture(sources, weights, batch_size, seed, on_error)
+        self.batch_size = batch_size
+
+    def indices(self, step: int) -> np.ndarray:
+        """Which samples make up the batch of a step, (B,), numbered through the sources."""
+        return self.samples.stream.indices(step)
+
+    def row_seeds(self, step: int) -> np.ndarray:
+        """One seed per row of that batch, (B,)."""
+        return self.samples.stream.row_seeds(step)
+
+    def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
+        """These samples as one raw batch (`Assistant.collate`).
+
+        Raises:
+            BrokenSample: one cannot be used, and `on_error` is `raise`.
+        """
+        return self.assistant.collate([self._ready(*self.samples.mixture.place(int(index))) for index in indices])
+
+    def name(self, index: int) -> str:
+        """What a sample is called."""
+        source, number = self.samples.mixture.place(index)
+        return f"{source} {number}"
+
+    def _ready(self, source: str, number: int) -> Ready:
+        reader = self.samples.sources[source]
+        for further in range(len(reader)):
+            sample = self.samples.read(source, (number + further) % len(reader))
+            try:
+                return self.assistant.lesson(sample)
+            except BrokenSample as fault:
+                if self.on_error == "raise":
+                    raise
+                self.samples.faults.note(fault, source)
+        raise ValueError(f"no sample of '{source}' can be used: {self.samples.faults}")
