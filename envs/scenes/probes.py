@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations, permutations
+from itertools import combinations
 
 import numpy as np
 
@@ -65,9 +65,3 @@ class Probes:
         if setting == "adversarial":
             return sum(self.together[one, pair] for one in there)
         return 0
-
-
-def common_company(probes: Probes, count: int = 5) -> list[tuple[Pair, Pair, int]]:
-    """The pairs that most often occur together, with how many pictures show both."""
-    ordered = [(a, b, probes.together[a, b]) for a, b in permutations(probes.pairs, 2) if a < b]
-    return sorted(ordered, key=lambda row: (-row[2], row[:2]))[:count]

@@ -80,7 +80,7 @@ class Asker:
         vocabulary: the words.
         pairs: of shape and colour that the split shows: no question names another, or its words would tell that it is
             absent.
-        most: things in a scene.
+        least, most: how many things a scene has.
     """
 
     def __init__(self, vocabulary: Vocabulary, pairs: Sequence[Pair], least: int, most: int) -> None:

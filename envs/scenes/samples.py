@@ -109,7 +109,7 @@ def _talk(written: Written, random: np.random.Generator, split: str, picture: Pi
     if said:
         turns = [([_text(question)], answer) for question, answer, _ in said]
         turns[0][0].insert(0, {"type": "image", "image": picture.file})
-        meta = {"image_id": picture.number, "answers": [word for _, _, word in said]}
+        meta = {"image_id": picture.number, "words": [word for _, _, word in said]}
         _add(written, split, "dialogue", turns, meta)
 
 

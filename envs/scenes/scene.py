@@ -146,11 +146,12 @@ class SceneDrawer:
             self._usual[unseen] = (pairs, common, company)
 
     def draw(self, number: int, split: str, stream: int = PICTURE, most: int | None = None) -> Scene:
-        """The scene of that number; its things are of the split's pairs."""
+        """The scene of that number; its things are of the split's pairs, and no more than `most`, where that is given."""
         random = np.random.default_rng([self.seed, stream, number])
         camera, light = self._camera(random), self._light(random)
         table = tuple(min(1.0, float(c + random.uniform(-0.04, 0.04))) for c in TABLES[random.integers(len(TABLES))])
-        wanted = int(random.integers(self.least, (most or self.most) + 1))
+        most = self.most if most is None else max(self.least, min(most, self.most))
+        wanted = int(random.integers(self.least, most + 1))
         while True:
             things = self._things(random, camera, self._looks(random, split, wanted))
             if len(things) >= min(self.least, wanted):

@@ -117,6 +117,13 @@ def test_things_pass_through_nothing():
                     assert np.hypot(*np.subtract(a.place, b.place)) > a.radius + b.radius
 
 
+@pytest.mark.parametrize("least, most", [(6, 8), (2, 2), (3, 10)])
+def test_films_keep_to_how_many_things_scenes_have(least, most):
+    drawer = SceneDrawer(Vocabulary(), 1, least, most)
+    counts = {len(draw_film(drawer, number, "train", 8).scene.things) for number in range(12)}
+    assert least <= min(counts) <= max(counts) <= max(least, min(4, most))
+
+
 def test_an_mp4_shows_the_same_pictures_and_the_same_pictures_give_the_same_bytes(tmp_path):
     drawer, renderer = SceneDrawer(Vocabulary(), 4, 2, 4), TinySceneRenderer(64)
     film: Film = draw_film(drawer, 0, "train", 8)

@@ -156,7 +156,7 @@ def test_dialogues_are_true_and_their_pronouns_mean_what_was_named_first(made):
         name = " ".join(topic[key] for key in ("size", "texture", "colour", "shape"))
         if len(things_called(name, things)) > 1:
             name = opening.group(1)
-        for asked, told, word in zip(said[::2], said[1::2], row["meta"]["answers"], strict=True):
+        for asked, told, word in zip(said[::2], said[1::2], row["meta"]["words"], strict=True):
             turns += 1
             attribute = re.search(r"\b(colour|shape|size|texture)\b", asked) or re.search("(small) or large", asked)
             another = re.fullmatch(r"Is there another (.+)\?", asked)
