@@ -146,7 +146,7 @@ class SceneDrawer:
             self._usual[unseen] = (pairs, common, company)
 
     def draw(self, number: int, split: str, stream: int = PICTURE, most: int | None = None) -> Scene:
-        """The scene of that number; its things are of the split's pairs, and no more than `most`, where that is given."""
+        """The scene of that number; its things are of the split's pairs, and at most `most` where given."""
         random = np.random.default_rng([self.seed, stream, number])
         camera, light = self._camera(random), self._light(random)
         table = tuple(min(1.0, float(c + random.uniform(-0.04, 0.04))) for c in TABLES[random.integers(len(TABLES))])
