@@ -1,8 +1,8 @@
 """The models of this project in lmms-eval, unmodified: `python -m lmms_eval --model embodied --model_args policy=...`.
 
 lmms-eval finds this through the entry point group `lmms_eval.models` (see `manifest`), hands over conversations, and
-gets answers. Model arguments: `policy` (a folder), `device`, `batch_size`; or `responder`, the dotted name of a class of
-your own (its package in `EMBODIED_PLUGINS`), built with the arguments that are left.
+gets answers. Model arguments: `policy` (a folder), `device`, `batch_size`; or `responder`, the dotted name of a class
+of your own (its package in `EMBODIED_PLUGINS`), built with the arguments that are left.
 
 Its declared requirements include torchvision and pin others, so it is installed without them, beside what it imports:
 `pip install -e '.[lmms]' && pip install --no-deps lmms-eval==0.7.3`.
