@@ -16,6 +16,7 @@ from embodied.lvlm.adapters.base import BLIND, Sight
 from embodied.lvlm.adapters.gated_cross_attention import IDEFICS, MLLAMA, GatedCrossAttention
 from embodied.lvlm.adapters.hyper_attention import HyperAttention
 from embodied.lvlm.adapters.mm_adapter import MMAdapter
+from embodied.lvlm.backbones.causal import CausalBackbone
 
 LLAMA = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 4}
 LLAMA |= {"intermediate_size": 48, "vocab_size": 64, "max_position_embeddings": 64, "initializer_range": 0.2}
@@ -208,6 +209,23 @@ def test_where_the_media_stand_matters_only_relative_to_the_text():
     def said(shift, where):
         adapter.see(Sight(media=media, media_positions=torch.tensor([where])))
         return model(input_ids=ids, position_ids=torch.arange(5)[None] + shift).logits
+
+    torch.testing.assert_close(said(0, [1, 3]), said(7, [8, 10]), rtol=0, atol=1e-4)
+    assert not torch.allclose(said(0, [1, 3]), said(0, [3, 1]), atol=1e-3)
+
+
+@torch.no_grad()
+def test_media_have_a_place_in_three_axes_too():
+    torch.manual_seed(0)
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]}
+    backbone = CausalBackbone({"model_type": "qwen2_vl_text", **LLAMA, "rope_parameters": rope}).eval()
+    adapter = HyperAttention(layers=[1], gate_start=1.0)
+    adapter.install(backbone.model)
+    tokens, media, mask = torch.randn(1, 5, 32), torch.randn(1, 2, 32), torch.ones(1, 5, 5).tril().bool()
+
+    def said(shift, where):
+        adapter.see(Sight(media=media, media_positions=torch.tensor([where])))
+        return backbone(tokens, mask, torch.arange(5).expand(3, 1, -1) + shift)[0]
 
     torch.testing.assert_close(said(0, [1, 3]), said(7, [8, 10]), rtol=0, atol=1e-4)
     assert not torch.allclose(said(0, [1, 3]), said(0, [3, 1]), atol=1e-3)

@@ -86,6 +86,8 @@ class _Beside(AtAttention):
     ) -> None:
         super().__init__(model, layer, "HyperAttention")
         self.adapter, self.name, self.norm, self.turning = adapter, name, norm, turning
+        rope = getattr(base_of(model).config, "rope_parameters", None) or {}
+        self.axes = 3 if "mrope_section" in rope else 1
 
     def idle(self) -> bool:
         return self.adapter.sight.media is None
@@ -99,6 +101,8 @@ class _Beside(AtAttention):
             where = sight.media_positions
             if where is None:
                 where = torch.zeros(sight.media.shape[:2], dtype=torch.long, device=key.device)
+            if self.axes > 1:  # M-RoPE: media stand at a point, the same in every axis, as text does
+                where = where.expand(self.axes, -1, -1)
             key = own.rotated(key, *self.turning(key, where))
         mask, seeing = None, None
         if sight.media_seen is not None:
