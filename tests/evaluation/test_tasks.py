@@ -234,7 +234,10 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(evaluate, scenes):
         (["task=vqa", *RIGHT, "task.generation.max_new_tokens=0"], "max_new_tokens >= 1"),
         (["task=vqa", "policy=nowhere", "data.root=d"], "policy=nowhere: there is no such folder"),
         (["task=vqa", "policy=d", "data.root=d"], "policy=d"),
-        (["task=vqa", "policy=d", "data.root=d", "responder={_target_: embodied.evaluation.scorers.text.ANLS}"], "of a Responder"),
+        (
+            ["task=vqa", "policy=d", "data.root=d", "responder={_target_: embodied.evaluation.scorers.text.ANLS}"],
+            "of a Responder",
+        ),
         (["policy=d"], "env is not given: add env="),
         (["task=vqav2", "policy=d"], "task.samples.questions is not given"),
     ],
