@@ -239,6 +239,34 @@ def fuyu_call(processed: Any, ids: Tensor) -> dict[str, Any]:
     return {"input_ids": row.unsqueeze(0), "pixel_values": torch.cat(patches).unsqueeze(0)}
 
 
+def ovis2() -> hf.PretrainedConfig:
+    return hf.Ovis2Config(
+        vision_config=VISION | {"image_size": 56, "vocab_size": 24, "hidden_stride": 2},
+        text_config=QWEN2,
+        image_token_id=IMAGE,
+        visual_indicator_token_ids=list(range(101, 106)),
+        vocab_size=128,
+        hidden_size=32,
+    )
+
+
+def ovis_call(processed: Any, ids: Tensor) -> dict[str, Any]:
+    """Words with marks between a picture's parts, as `Ovis2Processor.replace_image_token` writes them."""
+    row, at = ids[0].clone(), 0
+    for rows, columns in processed["grids"].tolist():
+        atoms = [IMAGE] * 4
+        words = [101, *atoms, 102]
+        if rows * columns > 1:
+            for tile in range(rows * columns):
+                between = [] if tile == 0 else [103] if tile % columns else [104]
+                words += between + atoms
+        words = torch.tensor([*words, 105])
+        at += int((row[at:] == IMAGE).int().argmax())
+        row[at : at + len(words)] = words
+        at += len(words)
+    return {"input_ids": row.unsqueeze(0), "pixel_values": processed["pixel_values"]}
+
+
 CASES = [
     Case("llava", ["LLaVA-1.5", "ShareGPT4V"], llava(CLIP, LLAMA), clip),
     Case(
@@ -385,5 +413,17 @@ CASES = [
         fuyu,
         fuyu_call,
         fuyu_views,
+    ),
+    *(
+        Case(
+            name,
+            [row],
+            ovis2,
+            lambda tiled=tiled: hf.Ovis2ImageProcessorPil(
+                size={"height": 56, "width": 56}, crop_to_patches=tiled, max_patches=6
+            ),
+            ovis_call,
+        )
+        for name, row, tiled in (("ovis2", "Ovis2", False), ("ovis2-tiles", "Ovis2 (tiles)", True))
     ),
 ]

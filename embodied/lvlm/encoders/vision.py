@@ -1,4 +1,4 @@
-"""Vision transformers as transformers has them: CLIP, SigLIP, DINOv2, ViT, MAE, InternViT, BLIP-2's EVA-CLIP.
+"""Vision transformers as transformers has them: CLIP, SigLIP, DINOv2, ViT, MAE, InternViT, EVA-CLIP, AIMv2.
 
 The classes are transformers' own, so a released checkpoint loads as it is and equals its reference to the bit. Which
 layers are read (LLaVA reads the last but one), whether the class token stays, whether the final norm is applied and
@@ -62,6 +62,9 @@ FAMILIES = {
     "vit_mae": Family("ViTMAEModel", IMAGENET, "squash", "bilinear", "layernorm"),
     "internvl_vision": Family("InternVLVisionModel", IMAGENET, "squash", "bicubic", "layernorm", flag=False),
     "blip_2_vision_model": Family("Blip2VisionModel", OPENAI, "squash", "bicubic", "post_layernorm"),
+    "aimv2_vision_model": Family(
+        "Aimv2VisionModel", OPENAI, "squash", "bicubic", "rms_norm", class_token=False, flag=False
+    ),
 }
 
 
@@ -120,6 +123,8 @@ class VisionTransformer(ImageEncoder):
         self.size = self.built if image_size is None else pair(image_size)
         if any(side < patch for side, patch in zip(self.size, self.patch, strict=True)):
             raise ValueError(f"VisionTransformer: image_size {self.size} is smaller than the patch {self.patch}")
+        if self_config.model_type == "aimv2_vision_model" and self.size != self.built:
+            raise ValueError(f"VisionTransformer: AIMv2 reads pictures of {self.built} only, not of {self.size}")
         self.fit: Fit = fit or family.fit
         self.layers = [layer] if isinstance(layer, int) else list(layer)
         depth = self_config.num_hidden_layers

@@ -23,6 +23,7 @@ from embodied.lvlm.interop.idefics import Idefics
 from embodied.lvlm.interop.idefics2 import Idefics2, Idefics3
 from embodied.lvlm.interop.internvl import InternVL
 from embodied.lvlm.interop.llava import Llava, LlavaNext, LlavaOnevision, VipLlava
+from embodied.lvlm.interop.ovis import Ovis2
 from embodied.lvlm.interop.qwen import Qwen2VL
 from embodied.lvlm.model import LVLM
 from embodied.weights import refuse_pickles
@@ -40,6 +41,7 @@ COMPOSED = (
     DeepseekVLHybrid(),
     Fuyu(),
     Qwen2VL(),
+    Ovis2(),
     Blip2(),
     InstructBlip(),
 )
