@@ -17,7 +17,7 @@ SIZE = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_hidden_layers
 CONFIGS = {
     name: {"model_type": name} | SIZE | ({} if "dinov2" in name else {"intermediate_size": 64}) for name in FAMILIES
 }
-SPECIAL = {name: 0 if name == "siglip_vision_model" else 5 if "registers" in name else 1 for name in FAMILIES}
+SPECIAL = {n: int(f.class_token) + 4 * ("registers" in n) for n, f in FAMILIES.items()}
 PROCESSORS = {
     "clip_vision_model": ("CLIPImageProcessorPil", {"size": {"shortest_edge": 32}, "crop_size": 32}),
     "siglip_vision_model": ("SiglipImageProcessorPil", {"size": {"height": 32, "width": 32}}),
@@ -104,10 +104,10 @@ def test_the_final_norm_is_applied_or_not_as_asked(family):
     found = raw.encode(pixels)
     if family != "clip_vision_model":  # whose own forward norms the class token alone
         assert torch.equal(found, seen[0][:, SPECIAL[family] :])
-    assert torch.equal(normed.encode(pixels), norm(found))
+    torch.testing.assert_close(normed.encode(pixels), norm(found), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("family", [name for name in CONFIGS if not name.startswith("aimv2")])  # which cannot
 def test_positions_are_interpolated_to_another_resolution(family):
     encoder, pixels = an_encoder(family, image_size=48, fit="squash"), torch.randn(1, 3, 48, 48)
     flag = {"interpolate_pos_encoding": True} if FAMILIES[family].flag else {}
