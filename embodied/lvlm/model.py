@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embodied.building import build, nearest
-from embodied.lvlm.adapters.base import BLIND, Adapter, Sight
+from embodied.lvlm.adapters.base import Adapter, Sight
 from embodied.lvlm.backbones.causal import CausalBackbone
 from embodied.lvlm.backbones.encoder_decoder import EncoderDecoderBackbone
 from embodied.lvlm.positions import counted, in_three_axes
@@ -184,7 +184,7 @@ class LVLM(nn.Module):
         batch = batch.to(device)
         tokens = self.backbone.embed(batch.ids.masked_fill(batch.slots, 0))
         seen = self.see(batch)
-        media = media_seen = None
+        media = media_seen = media_owner = None
         if self.placement == "inline":
             slots, found = int(batch.slots.sum()), sum(map(len, seen))
             if slots != found:
@@ -193,11 +193,15 @@ class LVLM(nn.Module):
                 tokens = tokens.masked_scatter(batch.slots.unsqueeze(-1), torch.cat(seen).to(tokens.dtype))
         else:
             tokens = torch.where(batch.slots.unsqueeze(-1), self.backbone.embed(batch.ids), tokens)
-            media, media_seen = beside(batch.slots, seen)
+            media, media_seen, media_owner = beside(batch.slots, seen)
         mask = causal_mask(batch.present) if batch.mask is None else batch.mask
         positions = self.positions(batch) if batch.positions is None else batch.positions
         visual = batch.slots if self.placement == "inline" else None
-        return Embedded(tokens, mask, positions, Sight(visual, media, media_seen), batch.present)
+        stands = (
+            None if media_owner is None else (positions if positions.ndim == 2 else positions[0]).gather(1, media_owner)
+        )
+        sight = Sight(visual, media, media_seen, stands, present=batch.present)
+        return Embedded(tokens, mask, positions, sight, batch.present)
 
     def positions(self, batch: Batch) -> Tensor:
         """Where each token stands, one conversation a row: (B, L), or (3, B, L) for a backbone of three axes.
@@ -245,13 +249,10 @@ class LVLM(nn.Module):
 
     def read(self, embedded: Embedded) -> Tensor:
         """One pass of the language model, or of its encoder: hidden states (B, L, D)."""
-        self.look_at(embedded.sight)
-        try:
-            if isinstance(self.backbone, EncoderDecoderBackbone):
-                return self.backbone.encode(embedded.tokens, embedded.present)
-            hidden, _ = self.backbone(embedded.tokens, embedded.mask, embedded.positions)
-        finally:
-            self.look_at(BLIND)
+        self.look_at(embedded.sight)  # and on: layers that are computed again for their gradients look once more
+        if isinstance(self.backbone, EncoderDecoderBackbone):
+            return self.backbone.encode(embedded.tokens, embedded.present)
+        hidden, _ = self.backbone(embedded.tokens, embedded.mask, embedded.positions)
         return hidden
 
     def look_at(self, sight: Sight) -> None:
@@ -277,11 +278,18 @@ class LVLM(nn.Module):
             logits = self.backbone.logits(hidden[:, :-1][labels != IGNORED])
         learned = labels != IGNORED
         text = F.cross_entropy(logits.float(), labels[learned], reduction="sum") / learned.sum().clamp(min=1)
-        terms = {"text": text}
-        for adapter in self.adapters:
-            assert isinstance(adapter, Adapter)
-            terms |= adapter.losses()
+        terms = {"text": text} | self._terms()
         return {"loss": torch.stack(list(terms.values())).sum()} | {name: t.detach() for name, t in terms.items()}
+
+    def _terms(self) -> dict[str, Tensor]:
+        """What parts add to the loss of the pass just made (the balance of experts), under names of their own."""
+        parts: dict[str, Any] = {"backbone": self.backbone} | {
+            f"adapter{i}": adapter for i, adapter in enumerate(self.adapters)
+        }
+        if self.vision is not None:
+            parts["connector"] = self.vision.connector
+        found = {part: module.losses() for part, module in parts.items() if hasattr(module, "losses")}
+        return {f"{part}_{name}": term for part, terms in found.items() for name, term in terms.items()}
 
 
 def causal_mask(present: Tensor) -> Tensor:
@@ -291,7 +299,7 @@ def causal_mask(present: Tensor) -> Tensor:
     return seen | torch.eye(length, dtype=torch.bool, device=present.device)
 
 
-def beside(slots: Tensor, seen: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+def beside(slots: Tensor, seen: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Picture tokens as media that text attends to.
 
     A token sees the latest picture that was marked before it, or at it, and no other (Flamingo's rule); before the
@@ -302,7 +310,8 @@ def beside(slots: Tensor, seen: Sequence[Tensor]) -> tuple[Tensor | None, Tensor
         seen: tokens (N, D) of each picture, in reading order.
 
     Returns:
-        Media (B, K, D), padded, and which of them each token sees (B, L, K); None for both without pictures.
+        Media (B, K, D), padded, which of them each token sees (B, L, K), and at which token each stands (B, K), int;
+        None for all without pictures.
 
     Raises:
         ValueError: marks and pictures differ in number.
@@ -310,7 +319,7 @@ def beside(slots: Tensor, seen: Sequence[Tensor]) -> tuple[Tensor | None, Tensor
     if int(slots.sum()) != len(seen):
         raise ValueError(f"{int(slots.sum())} marks stand for {len(seen)} pictures")
     if not seen:
-        return None, None
+        return None, None, None
     latest = slots.cumsum(1)  # (B, L): 0 before the first picture of the row
     counts = slots.sum(1).tolist()
     rows = []
@@ -327,4 +336,8 @@ def beside(slots: Tensor, seen: Sequence[Tensor]) -> tuple[Tensor | None, Tensor
             media[r, at : at + len(tokens)] = tokens
             owner[r, at : at + len(tokens)] = i + 1
             at += len(tokens)
-    return media, latest.unsqueeze(-1) == owner.unsqueeze(1)
+    marks = torch.zeros_like(owner)
+    for r, slot in enumerate(slots):
+        places = slot.nonzero().flatten()
+        marks[r] = places[(owner[r] - 1).clamp(min=0)] if len(places) else 0
+    return media, latest.unsqueeze(-1) == owner.unsqueeze(1), marks

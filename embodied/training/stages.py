@@ -17,7 +17,7 @@ from embodied.training.lora import add_lora
 
 PARTS = {
     "encoder": r"model\.vision\.encoder\.",
-    "connector": r"model\.vision\.(connector|resolution)\.",
+    "connector": r"model\.vision\.(connector|resolution|encoder\.model\.merger)\.",  # Qwen2-VL's is within its encoder
     "backbone": r"model\.backbone\.",
     "adapters": r"model\.adapters\.",
 }
