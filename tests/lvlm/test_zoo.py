@@ -1,4 +1,4 @@
-"""Every row of the zoo is built, sees, learns, is saved and speaks, tiny; and has its published number of parameters."""
+"""Every row of the zoo is built, learns, is saved and speaks, tiny; and has its published number of parameters."""
 
 import copy
 from pathlib import Path
