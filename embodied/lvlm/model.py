@@ -283,9 +283,8 @@ class LVLM(nn.Module):
 
     def _terms(self) -> dict[str, Tensor]:
         """What parts add to the loss of the pass just made (the balance of experts), under names of their own."""
-        parts: dict[str, Any] = {"backbone": self.backbone} | {
-            f"adapter{i}": adapter for i, adapter in enumerate(self.adapters)
-        }
+        parts: dict[str, Any] = {"backbone": self.backbone}
+        parts |= {f"adapter{i}": adapter for i, adapter in enumerate(self.adapters)}
         if self.vision is not None:
             parts["connector"] = self.vision.connector
         found = {part: module.losses() for part, module in parts.items() if hasattr(module, "losses")}

@@ -11,6 +11,7 @@ from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
 from embodied.building import nearest
 from embodied.files import read_json
@@ -78,7 +79,7 @@ def load_reference(folder: str | Path) -> tuple[LVLM, PretrainedConfig]:
         raise ValueError(f"{folder} is no Hugging Face folder: it has no config.json")
     refuse_pickles(folder)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, KeyError, ValueError) as error:
         kind = read_json(folder / "config.json")
         kind = kind.get("model_type") if isinstance(kind, dict) else None
@@ -89,18 +90,23 @@ def load_reference(folder: str | Path) -> tuple[LVLM, PretrainedConfig]:
         raise ValueError(f"{folder / 'config.json'} could not be read: {_line(error)}") from None
     family_of(config, folder)
     images = image_settings(folder)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # what does not fit is said below, in one line
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder,
             config=config,
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are reported below, in one line
+            ignore_mismatched_sizes=True,
         )
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder} could not be loaded: {_line(error)}") from None
+    finally:
+        logging.set_verbosity(verbosity)
     reference, report = loaded
     for name, found, wanted in sorted(report["mismatched_keys"]):
         raise ValueError(f"{folder}: '{name}' is {tuple(found)}, the config wants {tuple(wanted)}")

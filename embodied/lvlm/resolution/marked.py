@@ -85,7 +85,7 @@ class MarkedTiles(Resolution):
             tall = height // rows if row < rows - 1 else height - (rows - 1) * (height // rows)
             for column in range(columns):
                 wide = width // columns if column < columns - 1 else width - (columns - 1) * (width // columns)
-                long, short = max(tall, wide), min(tall, wide)
+                long, short = float(max(tall, wide)), float(min(tall, wide))
                 if long > self.side:
                     long, short = self.side, short / long * self.side
                 shown += long * short
