@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= mujoco,pybullet,pusht,aloha,dev
+EXTRAS ?= mujoco,pybullet,pusht,aloha,lmms,dev
 TASK ?= door-open
 DEMO ?= runs/quickstart
 BIN := $(VENV)/bin
@@ -38,6 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) "$$(grep '^torch==' constraints.txt)"
 	@echo "Installing this project with its extras $(EXTRAS)"
 	@$(PIP) --editable ".[$(EXTRAS)]"
+	@case ",$(EXTRAS)," in *,lmms,*) $(PIP) --no-deps lmms-eval;; esac  # its requirements would replace PyTorch
 	@touch $@
 
 # Debian and Ubuntu only: elsewhere, and without the right to install, say what is needed and go on.
