@@ -131,7 +131,7 @@ def test_it_says_what_grid_its_tokens_make(name):
     assert connector.grid((4, 6)) == GRIDS.get(name, (1, ALL[name][1]))
 
 
-@pytest.mark.parametrize("name", PER_FRAME | TOGETHER)
+@pytest.mark.parametrize("name", sorted(PER_FRAME | TOGETHER))
 def test_a_video_is_read_frame_by_frame_or_at_once(name):
     connector, features = made(name), some_features(4, 6, frames=2)
     context = Context(grid=(4, 6), frames=2)
@@ -197,7 +197,7 @@ def test_a_wrong_grid_is_one_clear_error(name):
             connector.tokens(features.shape[1], context)
 
 
-@pytest.mark.parametrize("name", MASKED)
+@pytest.mark.parametrize("name", sorted(MASKED))
 def test_padding_changes_nothing(name):
     connector, features = made(name), some_features(4, 6)
     present = torch.ones(2, 24, dtype=torch.bool)
