@@ -7,8 +7,8 @@ embodied-tune ... resume=true                                # go on where it st
 embodied-tune model=zoo/llava-1.5 tiny=true recipe=llava-1.5 ...   # a row of the zoo, tiny
 embodied-tune init=<Hugging Face folder> recipe=sharegpt4v ...     # a released checkpoint
 
-Each stage says which parts train, on which kinds of data and at which rate (conf/recipe); `stages.<name>.steps=...` and
-the like change one. A stage starts from the one before it, and is a run of its own in `out`.
+Each stage says which parts train, on which kinds of data and at which rate (conf/recipe); 'stages={tune: {steps: 500}}'
+and the like change one. A stage starts from the one before it, and is a run of its own in `out`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from embodied.building import build, nearest
+from embodied.building import build
 from embodied.cli.app import command
 from embodied.cli.configs import compose, explain
 
 if TYPE_CHECKING:
     from embodied.assistant import Assistant
     from embodied.data.multimodal.readers.base import Reader
-
-STAGE = ("train", "data", "lr", "steps", "batch_size", "schedule")
-"""What a stage says."""
 
 
 def tune(config: DictConfig) -> dict[str, Any]:
@@ -44,13 +41,15 @@ def tune(config: DictConfig) -> dict[str, Any]:
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     stages = _stages(plain)
-    readers = {name: _reader(name, node) for name, node in plain["data"]["sources"].items()}
+    for name, stage in stages.items():
+        _sources(plain, name, stage)
+    readers = {name: open_reader(name, node) for name, node in plain["data"]["sources"].items()}
     before: Path | None = None
     results: dict[str, Any] = {}
     for number, (name, stage) in enumerate(stages.items(), 1):
         folder = Path(plain["out"]) / f"{number}-{name}"
         print(f"stage {name} in {folder}: {_shown(stage)}")
-        results = _run(plain, stage, folder, before, readers)
+        results = _run(plain, name, stage, folder, before, readers)
         before = newest(folder)
     return results
 
@@ -61,15 +60,14 @@ def _stages(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: a change to a stage that does not exist, or of something a stage does not say.
     """
+    from embodied.training.stages import check_stages
+
     stages = {name: dict(stage) for name, stage in plain["recipe"]["stages"].items()}
     for name, changes in (plain["stages"] or {}).items():
         if name not in stages:
             raise ValueError(f"stages has '{name}', but the recipe has {', '.join(stages)}")
         stages[name] |= changes
-    for name, stage in stages.items():
-        for key in stage:
-            if key not in STAGE:
-                raise ValueError(f"stages.{name} has '{key}'{nearest(str(key), STAGE)}")
+    check_stages(stages, "stages")
     only = plain["only"]
     for name in only or ():
         if name not in stages:
@@ -77,18 +75,36 @@ def _stages(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: stage for name, stage in stages.items() if only is None or name in only}
 
 
-def _reader(name: str, node: Mapping[str, Any]) -> Reader:
+def _sources(plain: Mapping[str, Any], name: str, stage: Mapping[str, Any]) -> dict[str, Any]:
+    """The nodes of the sources that a stage learns from.
+
+    Raises:
+        ValueError: a source does not say what it is; there is none of a kind that the stage asks for.
+    """
+    for source, node in plain["data"]["sources"].items():
+        if not isinstance(node, Mapping) or "kind" not in node or "format" not in node:
+            raise ValueError(
+                f"data.sources.{source} needs kind (what stages ask for) and format (one of conf/multimodal)"
+            )
+    nodes = {source: node for source, node in plain["data"]["sources"].items() if node["kind"] in stage["data"]}
+    if not nodes:
+        have = ", ".join(sorted({node["kind"] for node in plain["data"]["sources"].values()})) or "none"
+        raise ValueError(
+            f"stage {name} learns from {', '.join(stage['data'])}, but the kinds of data.sources are {have}"
+        )
+    return nodes
+
+
+def open_reader(name: str, node: Mapping[str, Any]) -> Reader:
     """A source's reader: `format` names one of conf/multimodal, further keys are its arguments."""
     from embodied.data.multimodal.readers.base import Reader
 
-    if "kind" not in node or "format" not in node:
-        raise ValueError(f"data.sources.{name} needs kind (what stages ask for) and format (one of conf/multimodal)")
     arguments = {key: value for key, value in node.items() if key not in ("kind", "weight", "format")}
-    reader: Reader = build(_option("multimodal", str(node["format"])) | arguments, (Reader,))
+    reader: Reader = build(option("multimodal", str(node["format"])) | arguments, (Reader,))
     return reader
 
 
-def _option(group: str, name: str) -> dict[str, Any]:
+def option(group: str, name: str) -> dict[str, Any]:
     """The node of a config group's option.
 
     Raises:
@@ -103,7 +119,12 @@ def _option(group: str, name: str) -> dict[str, Any]:
 
 
 def _run(
-    plain: dict[str, Any], stage: dict[str, Any], folder: Path, before: Path | None, readers: Mapping[str, Reader]
+    plain: dict[str, Any],
+    name: str,
+    stage: dict[str, Any],
+    folder: Path,
+    before: Path | None,
+    readers: Mapping[str, Reader],
 ) -> dict[str, Any]:
     from embodied.training.conversations import ConversationStream
     from embodied.training.optimizer import OptimizerRecipe
@@ -114,11 +135,7 @@ def _run(
     from embodied.training.trainable import table
     from embodied.training.trainer import Settings, Trainer
 
-    kinds = list(stage["data"])
-    nodes = {name: node for name, node in plain["data"]["sources"].items() if node["kind"] in kinds}
-    if not nodes:
-        have = ", ".join(sorted({node["kind"] for node in plain["data"]["sources"].values()}))
-        raise ValueError(f"no source is of a kind this stage learns from ({', '.join(kinds)}): there is {have}")
+    nodes = _sources(plain, name, stage)
     trainer = dict(plain["trainer"])
     trainer["max_steps"] = stage.get("steps", trainer["max_steps"])
     trainer["batch_size"] = stage.get("batch_size", trainer["batch_size"])
@@ -135,12 +152,12 @@ def _run(
         recipe = build(plain["optimizer"] | {"lr": lr, "rates": rates}, (OptimizerRecipe,))
         schedule = plain["schedule"] | dict(stage.get("schedule", {}))
         factor = make_schedule(schedule["name"], settings.max_steps, schedule["warmup"], schedule["options"])
-        weights = {name: float(node.get("weight", len(readers[name]))) for name, node in nodes.items()}
-        chosen = {name: readers[name] for name in nodes}
+        weights = {source: float(node.get("weight", len(readers[source]))) for source, node in nodes.items()}
+        chosen = {source: readers[source] for source in nodes}
         stream = ConversationStream(
             assistant, chosen, weights, settings.batch_size, plain["seed"], plain["data"]["on_error"]
         )
-        say("\n".join(f"{name}: {len(reader)} samples" for name, reader in chosen.items()))
+        say("\n".join(f"{source}: {len(reader)} samples" for source, reader in chosen.items()))
         say(table(assistant))
         digest = hashlib.blake2b(repr([(name, len(reader)) for name, reader in chosen.items()]).encode(), digest_size=8)
         averaged = plain["ema"] if plain["ema"]["decay"] else None
@@ -167,7 +184,7 @@ def _assistant(plain: dict[str, Any], folder: Path | None, readers: Mapping[str,
     if folder is not None:
         return Assistant.from_pretrained(folder)
     row = Row.from_dict(plain["row"])
-    chat = plain.get("chat") or _option("chat", row.chat)
+    chat = plain.get("chat") or option("chat", row.chat)
     text = plain["text"]
     if plain["init"]:
         assistant = Assistant.from_pretrained(plain["init"], chat)
@@ -177,7 +194,7 @@ def _assistant(plain: dict[str, Any], folder: Path | None, readers: Mapping[str,
     if text["checkpoint"]:
         tokenizer = AutoTokenizer.from_pretrained(text["checkpoint"], local_files_only=True)
     else:
-        tokenizer = TextTokenizer.train(_texts(readers), text["vocabulary"]).tokenizer
+        tokenizer = TextTokenizer.train(texts(readers), text["vocabulary"]).tokenizer
     torch.manual_seed(plain["seed"])
     node = row.node(plain["tiny"])
     model = _model(node, tokenizer, plain["tiny"])
@@ -196,7 +213,7 @@ def _model(node: dict[str, Any], tokenizer: Any, tiny: bool) -> Any:
     return LVLM.from_config(node, len(tokenizer))
 
 
-def _texts(readers: Mapping[str, Reader]) -> Iterator[str]:
+def texts(readers: Mapping[str, Reader]) -> Iterator[str]:
     """What is said in the data, to train a tokenizer on: a share of each source that is enough for that."""
     for reader in readers.values():
         for index in range(0, len(reader), max(1, len(reader) // 20000)):

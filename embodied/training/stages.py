@@ -16,7 +16,7 @@ from embodied.building import nearest
 from embodied.training.lora import add_lora
 
 PARTS = {
-    "encoder": r"model\.vision\.encoder\.",
+    "encoder": r"model\.vision\.encoder\.(?!model\.merger\.)",
     "connector": r"model\.vision\.(connector|resolution|encoder\.model\.merger)\.",  # Qwen2-VL's is within its encoder
     "backbone": r"model\.backbone\.",
     "adapters": r"model\.adapters\.",
@@ -24,7 +24,43 @@ PARTS = {
 """The parts that a stage can name, and how their parameters' names begin."""
 
 MODES = ("full", "frozen", "lora", "peft", "norms", "biases")
+ALL_MODES = f"{', '.join(MODES)}, {{last: k}}, {{decay: d}}"
+STAGE = ("train", "data", "lr", "steps", "batch_size", "schedule")
+"""What a stage says."""
+
 LAYER = re.compile(r"\.(?:layers|layer|blocks|block|h)\.(\d+)\.")
+
+
+def part_of(name: str) -> str:
+    """The part that a parameter of an `Assistant` belongs to.
+
+    Raises:
+        ValueError: none that a stage can name.
+    """
+    for part, pattern in PARTS.items():
+        if re.match(pattern, name):
+            return part
+    raise ValueError(f"{name} is of no part that a stage can train ({', '.join(PARTS)})")
+
+
+def check_stages(stages: Mapping[str, Any], where: str) -> None:
+    """See that each stage says what it has to, and nothing else, before the first of them begins.
+
+    Raises:
+        ValueError: a stage says something unknown, or lacks what it needs; `where` is how messages begin.
+    """
+    for name, stage in stages.items():
+        for key in stage:
+            if key not in STAGE:
+                raise ValueError(f"{where}.{name} has '{key}'{nearest(str(key), STAGE)}")
+        for key in ("train", "data", "lr"):
+            if not stage.get(key):
+                raise ValueError(f"{where}.{name} says no {key}")
+        for part, mode in stage["train"].items():
+            if part not in PARTS:
+                raise ValueError(f"{where}.{name}.train has '{part}'{nearest(str(part), PARTS)}")
+            if mode not in MODES and not (isinstance(mode, Mapping) and set(mode) in ({"last"}, {"decay"})):
+                raise ValueError(f"{where}.{name}.train.{part} is {mode}, not one of {ALL_MODES}")
 
 
 def train_parts(model: nn.Module, train: Mapping[str, Any], lr: float, lora: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -92,7 +128,7 @@ def _train(model: nn.Module, part: str, mode: Any, names: list[str], lr: float) 
             return [{"match": f"^{re.escape(n)}$", "lr": lr * factor ** (depth - 1 - below[n])} for n in names]
         chosen = [name for name, index in layer.items() if index >= depth - int(mode["last"])]
     else:
-        raise ValueError(f"recipe: train.{part} is {mode}, not one of {', '.join(MODES)}, {{last: k}}, {{decay: d}}")
+        raise ValueError(f"recipe: train.{part} is {mode}, not one of {ALL_MODES}")
     for name in chosen:
         model.get_parameter(name).requires_grad_(True)
     return []
