@@ -56,7 +56,7 @@ def epoch(model: LVLM, batches: list[Rows], segments: bool) -> float:
     total = sum(int((rows.labels != IGNORED).sum()) for rows in batches)
     summed = 0.0
     for rows in batches:
-        with segmented(rows) if segments else nullcontext():
+        with segmented(rows.spans) if segments else nullcontext():
             loss = model.loss(rows.batch())["loss"] * (int((rows.labels != IGNORED).sum()) / total)
             loss.backward()
         summed += loss.item()

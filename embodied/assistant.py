@@ -1,7 +1,8 @@
 """Assistant = LVLM + tokenizer + chat template: what is talked to, trained on conversations, saved and loaded whole.
 
 A folder of an assistant is an LVLM's (`embodied.lvlm.folder`) with a tokenizer, whose config.json also has the node of
-the chat template under `chat` and the longest conversation under `max_tokens`.
+the chat template under `chat`, the longest conversation under `max_tokens`, and under `video` which frames of a film
+are looked at.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from embodied.building import build
 from embodied.contracts import Generators
-from embodied.data.multimodal.media import load_image
+from embodied.data.multimodal.films import FilmSampling
+from embodied.data.multimodal.media import load_image, shown
 from embodied.data.multimodal.sample import BrokenSample, Sample
 from embodied.files import read_json, write_json
 from embodied.lvlm import folder as folders
@@ -26,11 +28,13 @@ from embodied.lvlm.backbones.causal import CausalBackbone
 from embodied.lvlm.backbones.encoder_decoder import EncoderDecoderBackbone
 from embodied.lvlm.backbones.generation import Read, generate, read, repeat
 from embodied.lvlm.chat.conversation import ChatEncoder, Renders
-from embodied.lvlm.chat.media import Measured, measure
+from embodied.lvlm.chat.media import Film, Measured
 from embodied.lvlm.chat.pieces import IGNORED, Encoded
+from embodied.lvlm.chat.rows import pack
+from embodied.lvlm.chat.segments import segmented
 from embodied.lvlm.chat.template import Template
 from embodied.lvlm.model import LVLM, Batch
-from embodied.lvlm.vision import Picture
+from embodied.lvlm.vision import Clip, Picture
 
 Conversation = Sequence[Mapping[str, Any]]
 """Chat messages as in `embodied.data.multimodal.sample`."""
@@ -38,13 +42,13 @@ Conversation = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Ready:
-    """A conversation as the model will read it: token ids, labels and slots, and its pictures' pixels.
+    """A conversation as the model will read it: token ids, labels and slots, and its pictures' and films' pixels.
 
     For an encoder-decoder, `encoded` is what the encoder reads and `answer` what the decoder says of it.
     """
 
     encoded: Encoded
-    pictures: tuple[Picture, ...]
+    pictures: tuple[Picture | Clip, ...]
     answer: tuple[int, ...] = ()
 
 
@@ -58,6 +62,7 @@ class Assistant(nn.Module):
         max_tokens: the longest conversation, pictures included; None: any.
         drop_turns: whether earlier turns without pictures are left out of conversations that are longer.
         batch_size: how many conversations are answered at once.
+        video: which frames of films are looked at (`FilmSampling`); None: 8, evenly spread.
 
     Raises:
         ValueError: the chat node is no template; the tokenizer has no token that ends a text.
@@ -71,11 +76,13 @@ class Assistant(nn.Module):
         max_tokens: int | None = None,
         drop_turns: bool = False,
         batch_size: int = 16,
+        video: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         template: Renders = build(dict(chat), (Template,))
         self.model, self.tokenizer, self.chat, self.batch_size = model, tokenizer, dict(chat), batch_size
         self.max_tokens, self.drop_turns = max_tokens, drop_turns
+        self.video = FilmSampling.from_dict(video)
         self.encode = ChatEncoder(tokenizer, template, max_tokens, drop_turns)
         if tokenizer.eos_token_id is None:
             raise ValueError("this tokenizer has no token that ends a text (eos_token), which answers need")
@@ -86,28 +93,55 @@ class Assistant(nn.Module):
         """A conversation as ids and pixels; with `prompt`, one that ends with the user and is to be answered.
 
         Raises:
-            ValueError: one line that names the sample (`ChatEncoder`, `load_image`).
+            BrokenSample: a picture or film is missing or damaged.
+            ValueError: one line that names the sample (`ChatEncoder`).
         """
-        pictures: list[Picture] = []
+        looked: dict[int, Picture | Clip] = {}  # turns are measured again where some were left out
+        seen: list[Picture | Clip] = []
+        faults: list[BrokenSample] = []
 
-        def seen(part: Mapping[str, Any]) -> Measured:
-            if part["type"] != "image":
-                raise ValueError("this assistant reads pictures and no films")
-            if self.model.vision is None:
-                raise ValueError("this language model has no encoder: its conversations cannot hold pictures")
-            picture = self.model.vision.prepare(load_image(part["image"], sample))
-            pictures.append(picture)
-            if self.model.placement == "beside":
-                return Measured((1,))
-            return measure(self.model.vision.resolution, picture.layout, self.model.vision.token_grids(picture.layout))
+        def measured(part: Mapping[str, Any]) -> Measured | Film:
+            reference = part[part["type"]]
+            if id(reference) not in looked:
+                try:
+                    looked[id(reference)] = self._look(part["type"], reference, sample)
+                except BrokenSample as fault:
+                    faults.append(fault)
+                    raise
+            seen.append(looked[id(reference)])
+            return self._measured(seen[-1])
 
         answer: list[int] = []
-        if self._decoder is not None and not prompt:
-            encoded, answer = self.encode.pair(messages, seen, sample)
-        else:
-            encoded = self.encode(messages, seen, sample, prompt)
-        # Pictures are measured again where turns were left out, which have none, or a prompt is told from its answer.
-        return Ready(encoded, tuple(pictures[-len(encoded.media) :] if encoded.media else ()), tuple(answer))
+        try:
+            if self._decoder is not None and not prompt:
+                encoded, answer = self.encode.pair(messages, measured, sample)
+            else:
+                encoded = self.encode(messages, measured, sample, prompt)
+        except ValueError:
+            if faults:
+                raise faults[0] from None  # as it was: it names file, sample and the kind of fault
+            raise
+        # What was left out holds no pictures, and what is rendered twice, for a prompt and its answer, ends alike.
+        return Ready(encoded, tuple(seen[-len(encoded.media) :] if encoded.media else ()), tuple(answer))
+
+    def _look(self, kind: str, reference: Any, sample: str) -> Picture | Clip:
+        """A picture or film as pixels."""
+        if self.model.vision is None:
+            raise ValueError("this language model has no encoder: its conversations cannot hold pictures")
+        if kind == "image":
+            return self.model.vision.prepare(load_image(reference, sample))
+        frames, seconds = self.video.load(reference, sample)
+        try:
+            return self.model.vision.film(frames, seconds)
+        except ValueError as error:
+            raise BrokenSample("unfit video", str(error), shown(reference), sample) from None
+
+    def _measured(self, seen: Picture | Clip) -> Measured | Film:
+        assert self.model.vision is not None
+        if self.model.placement == "inline":
+            return self.model.vision.measured(seen)
+        mark = Measured((1,))
+        return mark if isinstance(seen, Picture) else Film((mark,), seen.seconds[:1])
 
     def lesson(self, sample: Sample) -> Ready:
         """A sample to learn from.
@@ -184,8 +218,22 @@ class Assistant(nn.Module):
     # training
 
     def loss(self, batch: Mapping[str, Any], generators: Generators | None = None) -> dict[str, Tensor]:
-        """Cross-entropy of what the assistant says in a raw batch (`collate`), a mean over the tokens learned."""
-        return self.model.loss(self._batch(batch))
+        """Cross-entropy of what the assistant says in a raw batch, a mean over the tokens learned.
+
+        Args:
+            batch: of `collate`; with `packed`, the number of each conversation's row, and `lengths`, its tokens, several
+                conversations are read in one row and know nothing of each other (`embodied.lvlm.chat.packing`). The
+                loss is the same.
+            generators: none are needed.
+        """
+        read = self._batch(batch)
+        if "packed" not in batch:
+            return self.model.loss(read)
+        media = [len(row) for row in batch["pictures"]]
+        positions = self.model.positions(read)
+        packed, spans = pack(read, positions, batch["packed"], batch["lengths"], media)
+        with segmented(spans):
+            return self.model.loss(packed)
 
     # talking
 
@@ -316,7 +364,9 @@ class Assistant(nn.Module):
         config = read_json(Path(folder) / folders.CONFIG)
         write_json(
             Path(folder) / folders.CONFIG,
-            config | {"chat": self.chat, "max_tokens": self.max_tokens, "drop_turns": self.drop_turns},
+            config
+            | {"chat": self.chat, "max_tokens": self.max_tokens, "drop_turns": self.drop_turns}
+            | {"video": self.video.to_dict()},
         )
 
     @classmethod
@@ -336,7 +386,9 @@ class Assistant(nn.Module):
         node = config.get("chat") if chat is None else chat
         if not isinstance(node, Mapping):
             raise ValueError(f"{folder} names no chat template: choose one with chat=<family>")
-        return cls(model, tokenizer, node, config.get("max_tokens"), bool(config.get("drop_turns"))).eval()
+        own = config if config.get("format") == folders.FORMAT else {}
+        longest, drop = own.get("max_tokens"), bool(own.get("drop_turns"))
+        return cls(model, tokenizer, node, longest, drop, video=own.get("video")).eval()
 
 
 def is_assistant(folder: str | Path) -> bool:

@@ -21,7 +21,7 @@ from embodied.lvlm.adapters.base import Adapter, Sight
 from embodied.lvlm.backbones.causal import CausalBackbone
 from embodied.lvlm.backbones.encoder_decoder import EncoderDecoderBackbone
 from embodied.lvlm.positions import counted, in_three_axes
-from embodied.lvlm.vision import Picture, VisionPath
+from embodied.lvlm.vision import Clip, Picture, VisionPath
 
 Placement = Literal["inline", "beside"]
 IGNORED = -100
@@ -36,7 +36,7 @@ class Batch:
         ids: (B, L), token ids; at a slot, any.
         present: (B, L), bool; False on padding, on either side.
         slots: (B, L), bool: inline, where a token of a picture stands; beside, the one mark that each picture leaves.
-        pictures: of all rows, in reading order.
+        pictures: and films, of all rows, in reading order.
         labels: (B, L), ids to be learned at their own place (the shift is the model's), `IGNORED` elsewhere. For an
             encoder-decoder (B, T): what it is to say of what `ids` read.
         mask: (B, L, L), bool: row i sees column j, where that is not simply everything before it (packing).
@@ -47,7 +47,7 @@ class Batch:
     ids: Tensor
     present: Tensor
     slots: Tensor
-    pictures: Sequence[Picture] = ()
+    pictures: Sequence[Picture | Clip] = ()
     labels: Tensor | None = None
     mask: Tensor | None = None
     positions: Tensor | None = None
@@ -118,14 +118,15 @@ class LVLM(nn.Module):
         """Build from a config.
 
         Args:
-            config: nodes `backbone`, and for one that sees `encoder`, `connector`, `resolution`; `adapters`, a mapping
-                of names to nodes; `placement`.
+            config: nodes `backbone`, and for one that sees `encoder`, `connector`, `resolution`; for films `video`
+                (null, `together` or a node, see `VisionPath`) and `video_connector`; `adapters`, a mapping of names to
+                nodes; `placement`.
             vocabulary: ids of the tokenizer, for a backbone whose config does not say.
 
         Raises:
             ValueError: an unknown key, or whatever a part objects to.
         """
-        known = ("backbone", "encoder", "connector", "resolution", "adapters", "placement")
+        known = ("backbone", "encoder", "connector", "resolution", "video", "video_connector", "adapters", "placement")
         for key in config:
             if key not in known:
                 raise ValueError(f"model has no '{key}'{nearest(str(key), known)}")
@@ -138,7 +139,15 @@ class LVLM(nn.Module):
             width = connector_node.pop("width", backbone.width)
             connector = build(connector_node, (nn.Module,), features=encoder.dim, width=width)
             resolution = build(config["resolution"], (nn.Module,), width=width)
-            vision = VisionPath(encoder, connector, resolution)
+            video, own = config.get("video"), config.get("video_connector")
+            if isinstance(video, Mapping):
+                video = build(video, (nn.Module,))
+            if own is not None:
+                features = encoder.dim if video is None or isinstance(video, str) else video.dim
+                own = build(own, (nn.Module,), features=features, width=width)
+            vision = VisionPath(encoder, connector, resolution, video, own)
+        elif config.get("video") is not None:
+            raise ValueError("model.video is how a model that sees reads films, and this one has no model.encoder")
         adapters = [build(node, (nn.Module,)) for node in (config.get("adapters") or {}).values()]
         model = cls(backbone, vision, adapters, config.get("placement", "inline"))
         model.config = dict(config)
@@ -172,6 +181,8 @@ class LVLM(nn.Module):
         config = self.config | {"backbone": self.backbone.resolved(dict(self.config["backbone"]))}
         if self.vision is not None:
             config["encoder"] = self.vision.encoder.resolved(dict(self.config["encoder"]))
+            if self.vision.video is not None:
+                config["video"] = self.vision.video.resolved(dict(self.config["video"]))
         return config
 
     def embed(self, batch: Batch) -> Embedded:
@@ -213,10 +224,12 @@ class LVLM(nn.Module):
             return counted(batch.present)
         grids = []
         for picture in batch.pictures:
-            grid, *more = self.vision.token_grids(picture.layout)
-            if more:
-                raise ValueError(f"positions in {self.backbone.axes} axes are for pictures in one view, not tiles")
-            grids.append(grid)
+            views = [picture] if isinstance(picture, Picture) or self.vision.whole else picture.frames
+            for view in views:
+                grid, *more = self.vision.grids(view)
+                if more:
+                    raise ValueError(f"positions in {self.backbone.axes} axes are for pictures in one view, not tiles")
+                grids.append(grid)
         return in_three_axes(batch.slots, batch.present, grids)
 
     def see(self, batch: Batch) -> list[Tensor]:

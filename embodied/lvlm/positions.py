@@ -13,16 +13,18 @@ def counted(present: Tensor) -> Tensor:
     return (present.cumsum(1) - 1).clamp(min=0)
 
 
-def in_three_axes(slots: Tensor, present: Tensor, grids: Sequence[tuple[int, int]]) -> Tensor:
+def in_three_axes(slots: Tensor, present: Tensor, grids: Sequence[tuple[int, ...]]) -> Tensor:
     """Positions of Qwen2-VL (Wang et al. 2024, arXiv 2409.12191).
 
     A word stands at the same place on all axes, one behind what was read before. A token of a picture stands at its row
-    and column behind the last word, and the next word behind the longer side of the picture.
+    and column behind the last word, and the next word behind the longer side of the picture. A token of a film stands
+    at its time, too, and the next word behind the longest of the three; where words stand between the frames, each
+    frame is a picture.
 
     Args:
         slots: (B, L), bool: tokens of pictures, row by row.
         present: (B, L), bool; False on padding.
-        grids: rows and columns of the tokens of each picture, in reading order.
+        grids: rows and columns of the tokens of each picture, times, rows and columns of each film, in reading order.
 
     Returns:
         (3, B, L), int.
@@ -41,14 +43,16 @@ def in_three_axes(slots: Tensor, present: Tensor, grids: Sequence[tuple[int, int
                 result[:, row, column] = start
                 start, column = start + 1, column + 1
             else:
-                rows, columns = left.pop(0) if left else (0, 0)
-                count = rows * columns
+                times, rows, columns = (1, *left.pop(0))[-3:] if left else (0, 0, 0)
+                if times > 1 and not all(visual[column : column + times * rows * columns]):
+                    left = [(rows, columns)] * (times - 1) + left
+                    times = 1
+                count = times * rows * columns
                 if not count or not all(visual[column : column + count]) or column + count > len(visual):
                     raise ValueError(f"row {row}: the places kept for pictures, from {column} on, hold no picture")
-                result[0, row, column : column + count] = start
-                result[1, row, column : column + count] = start + torch.arange(rows).repeat_interleave(columns)
-                result[2, row, column : column + count] = start + torch.arange(columns).repeat(rows)
-                start, column = start + max(rows, columns), column + count
+                cells = torch.cartesian_prod(torch.arange(times), torch.arange(rows), torch.arange(columns))
+                result[:, row, column : column + count] = start + cells.T.to(slots.device)
+                start, column = start + max(times, rows, columns), column + count
     if left:
         raise ValueError(f"{len(left)} more pictures than places kept for them")
     return result

@@ -1,21 +1,27 @@
-"""The way of a picture to tokens: which views of it are encoded, by what, and how their features become tokens.
+"""The way of a picture or film to tokens: which views of it are encoded, by what, and how features become tokens.
 
-`prepare` is the processor's half (PIL to pixel tensors, on any machine and process), `count` says how many tokens a
-picture will become before anything is encoded, and `forward` is the model's half. All three follow one layout, so
+`prepare` and `film` are the processor's half (PIL to pixel tensors, on any machine and process), `measured` says how
+many tokens will come of them before anything is encoded, and `forward` is the model's half. All follow one layout, so
 placeholders and tokens cannot disagree.
+
+A film's frames are pictures, each with tokens of its own, or the film is read as a whole: its frames' features go
+through the connector together (Video-ChatGPT, Valley, PLLaVA), or come from a video encoder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from embodied.lvlm.chat.media import Film, Measured, measure
 from embodied.lvlm.connectors.base import Connector, Context
 from embodied.lvlm.encoders.base import ImageEncoder
+from embodied.lvlm.encoders.video import VideoEncoder
 from embodied.lvlm.resolution.base import Layout, Resolution
 
 Pixels = tuple[Tensor, ...]
@@ -35,6 +41,18 @@ class Picture:
     views: tuple[Pixels, ...]
 
 
+@dataclass(frozen=True)
+class Clip:
+    """A film ready to be encoded: its frames in order, and when each is seen, seconds from the film's first."""
+
+    frames: tuple[Picture, ...]
+    seconds: tuple[float, ...]
+
+
+Grid = tuple[int, ...]
+"""Rows and columns of tokens, or times, rows and columns."""
+
+
 class VisionPath(nn.Module):
     """Resolution, encoder and connector as one.
 
@@ -42,16 +60,49 @@ class VisionPath(nn.Module):
         encoder: pixels to features.
         connector: features to tokens.
         resolution: a picture to views, and their tokens to one sequence.
+        video: how films are read: None, each frame as a picture, tiles and all; `together`, one view of each frame
+            through `encoder`, and the features of all frames through the connector at once; or an encoder of films.
+        video_connector: of films read as a whole; None: `connector`.
 
     Attributes:
         width: D of a token.
+        whole: whether a film is read as a whole.
+
+    Raises:
+        ValueError: films' features or tokens have another width than the connector reads or makes; a connector for
+            films that are not read as a whole.
     """
 
-    def __init__(self, encoder: ImageEncoder, connector: Connector, resolution: Resolution) -> None:
+    def __init__(
+        self,
+        encoder: ImageEncoder,
+        connector: Connector,
+        resolution: Resolution,
+        video: VideoEncoder | Literal["together"] | None = None,
+        video_connector: Connector | None = None,
+    ) -> None:
         super().__init__()
         self.encoder, self.connector, self.resolution = encoder, connector, resolution
-        self.width = connector.width
+        self.width, self.whole = connector.width, video is not None
+        if isinstance(video, str) and video != "together":
+            raise ValueError(f"model.video is null, together or a node of conf/video, got {video!r}")
+        self.video = None if isinstance(video, str) else video
+        self.video_connector = video_connector
+        if video_connector is not None and not self.whole:
+            raise ValueError("model.video_connector is for films read as a whole, and model.video is null")
+        reads, made = self._film_connector.features, (self.video or encoder).dim
+        if self.whole and made != reads:
+            raise ValueError(
+                f"the video encoder makes features of width {made}, the connector reads {reads}: give films a connector"
+                " of their own, model.video_connector"
+            )
+        if self._film_connector.width != self.width:
+            raise ValueError(f"films would become tokens of width {self._film_connector.width}, pictures {self.width}")
         self._grids: dict[tuple[int, int], tuple[int, int]] = {}
+
+    @property
+    def _film_connector(self) -> Connector:
+        return self.connector if self.video_connector is None else self.video_connector
 
     def prepare(self, picture: Image.Image) -> Picture:
         """An RGB picture as pixels.
@@ -63,6 +114,71 @@ class VisionPath(nn.Module):
         cut = self.resolution.cut(picture.convert("RGB"), layout)
         how = self.encoder.preprocess
         return Picture(layout, tuple(tuple(each(view) for each in how) for view in cut))
+
+    def film(self, frames: Sequence[Image.Image], seconds: Sequence[float]) -> Clip:
+        """RGB frames of a film as pixels.
+
+        Raises:
+            ValueError: the resolution strategy refuses frames of their size, or would cut into tiles what is read as a
+                whole; the video encoder reads another number of frames.
+        """
+        if not self.whole:
+            return Clip(tuple(map(self.prepare, frames)), tuple(seconds))
+        how = (self.video or self.encoder).preprocess
+        pictures = []
+        for frame in frames:
+            view, layout = frame.convert("RGB"), Layout((frame.height, frame.width), (how[0].size or (0, 0),))
+            if how[0].size is None:
+                layout = self.resolution.plan(frame.height, frame.width)
+                if len(layout.views) != 1:
+                    raise ValueError("frames of a film that is read as a whole are read in one view each, not in tiles")
+                view = self.resolution.cut(view, layout)[0]
+            pictures.append(Picture(layout, (tuple(each(view) for each in how),)))
+        clip = Clip(tuple(pictures), tuple(seconds))
+        self.grids(clip)  # which refuses what cannot be encoded
+        return clip
+
+    def measured(self, seen: Picture | Clip) -> Measured | Film:
+        """How many tokens will come of it, in the runs between which a template may put text.
+
+        A film whose frames do not stay apart is to the template one frame, seen when the film begins.
+        """
+        if isinstance(seen, Picture):
+            return self._measured(seen)
+        if not self.whole:
+            return Film(tuple(map(self._measured, seen.frames)), seen.seconds)
+        (times, rows, columns), count = self.grids(seen)[0], len(seen.frames)
+        runs = tuple(Measured((rows * columns,)) for _ in range(times))
+        return Film(runs, tuple(seen.seconds[run * count // times] for run in range(times)))
+
+    def _measured(self, picture: Picture) -> Measured:
+        return measure(self.resolution, picture.layout, self.token_grids(picture.layout))
+
+    def grids(self, seen: Picture | Clip) -> list[Grid]:
+        """Rows and columns of the tokens of each view, or of each view of each frame.
+
+        Of a film read as a whole there is one: times, rows and columns; (1, 1, N) where its tokens make none.
+
+        Raises:
+            ValueError: the video encoder reads another number of frames.
+        """
+        if isinstance(seen, Picture):
+            return list(self.token_grids(seen.layout))
+        if not self.whole:
+            return [grid for frame in seen.frames for grid in self.token_grids(frame.layout)]
+        times, rows, columns = self._film_layout(seen)
+        context = Context(grid=(rows, columns), frames=times)
+        total = self._film_connector.tokens(times * rows * columns, context)
+        down, across = self._film_connector.grid((rows, columns))
+        left, rest = divmod(total, down * across)
+        return [(1, 1, total)] if rest or left > times else [(left, down, across)]
+
+    def _film_layout(self, clip: Clip) -> tuple[int, int, int]:
+        """Times, rows and columns of a film's features."""
+        height, width = clip.frames[0].layout.views[0]
+        if self.video is not None:
+            return self.video.layout(len(clip.frames), height, width)
+        return len(clip.frames), *self._feature_grid(height, width)
 
     def count(self, layout: Layout) -> int:
         """How many tokens a picture with this layout becomes."""
@@ -79,35 +195,50 @@ class VisionPath(nn.Module):
         return self._grids[size]
 
     def forward(
-        self, pictures: Sequence[Picture], text: Tensor | None = None, text_present: Tensor | None = None
+        self, pictures: Sequence[Picture | Clip], text: Tensor | None = None, text_present: Tensor | None = None
     ) -> list[Tensor]:
-        """Tokens (N, D) of each picture, in order.
+        """Tokens (N, D) of each picture or film, in order.
 
-        Views of one shape are encoded in one pass, whichever picture they belong to.
+        Views of one shape are encoded in one pass, whichever picture they belong to, and so are films.
 
         Args:
             pictures: any number, of any layouts.
             text, text_present: for instruction-aware connectors: the instruction of each picture, (len(pictures), L).
         """
-        place = [(p, v) for p, picture in enumerate(pictures) for v in range(len(picture.views))]
+        alone: list[tuple[int, Picture]] = []
+        films: dict[tuple[Any, ...], list[tuple[int, Clip]]] = {}
+        for i, seen in enumerate(pictures):
+            if isinstance(seen, Picture):
+                alone.append((i, seen))
+            elif not self.whole:
+                alone += [(i, frame) for frame in seen.frames]
+            else:
+                shapes = tuple(x.shape for frame in seen.frames for x in frame.views[0])
+                films.setdefault((len(seen.frames), shapes), []).append((i, seen))
+        parts: list[list[Tensor]] = [[] for _ in pictures]
+        for (i, _), tokens in zip(alone, self._see(alone, text, text_present), strict=True):
+            parts[i].append(tokens)
+        for members in films.values():
+            for (i, _), tokens in zip(members, self._watch(members, text, text_present), strict=True):
+                parts[i].append(tokens)
+        return [each[0] if len(each) == 1 else torch.cat(each) for each in parts]
+
+    def _see(
+        self, members: Sequence[tuple[int, Picture]], text: Tensor | None, text_present: Tensor | None
+    ) -> list[Tensor]:
+        """Tokens of pictures, each with the number of what it belongs to, whose instruction it shares."""
+        pictures = [picture for _, picture in members]
         tokens: dict[tuple[int, int], Tensor] = {}
         groups: dict[tuple[torch.Size, ...], list[tuple[int, int]]] = {}
-        for p, v in place:
-            groups.setdefault(tuple(x.shape for x in pictures[p].views[v]), []).append((p, v))
-        device = self.encoder.mean.device
-        for members in groups.values():
-            stacked = [
-                torch.stack(each).to(device) for each in zip(*(pictures[p].views[v] for p, v in members), strict=True)
-            ]
-            features = self.encoder.encode(stacked[0] if len(stacked) == 1 else tuple(stacked))  # type: ignore[arg-type]
-            owners = torch.tensor([p for p, _ in members], device=device)
-            p, v = members[0]
-            context = Context(
-                grid=self._feature_grid(*pictures[p].layout.views[v]),
-                text=None if text is None else text[owners],
-                text_present=None if text_present is None else text_present[owners],
-            )
-            for where, row in zip(members, self.connector(features, context), strict=True):
+        for p, picture in enumerate(pictures):
+            for v, view in enumerate(picture.views):
+                groups.setdefault(tuple(x.shape for x in view), []).append((p, v))
+        for places in groups.values():
+            features = self._encoded([pictures[p].views[v] for p, v in places])
+            p, v = places[0]
+            context = self._context([members[p][0] for p, _ in places], text, text_present)
+            context = replace(context, grid=self._feature_grid(*pictures[p].layout.views[v]))
+            for where, row in zip(places, self.connector(features, context), strict=True):
                 tokens[where] = row
         return [
             self.resolution.arrange(
@@ -115,3 +246,28 @@ class VisionPath(nn.Module):
             )
             for p, picture in enumerate(pictures)
         ]
+
+    def _watch(self, members: Sequence[tuple[int, Clip]], text: Tensor | None, text_present: Tensor | None) -> Tensor:
+        """Tokens (B, N, D) of films of one shape that are read as a whole."""
+        clips = [clip for _, clip in members]
+        times, rows, columns = self._film_layout(clips[0])
+        if self.video is not None:
+            pixels = torch.stack([torch.stack([frame.views[0][0] for frame in clip.frames]) for clip in clips])
+            features = self.video.encode(pixels.to(self.encoder.mean.device))
+        else:
+            features = self._encoded([frame.views[0] for clip in clips for frame in clip.frames])
+            features = features.unflatten(0, (len(clips), times)).flatten(1, 2)
+        context = self._context([i for i, _ in members], text, text_present)
+        return self._film_connector(features, replace(context, grid=(rows, columns), frames=times))
+
+    def _encoded(self, views: Sequence[Pixels]) -> Tensor:
+        """Features (B, N, D_enc) of views of one shape."""
+        stacked = [torch.stack(each).to(self.encoder.mean.device) for each in zip(*views, strict=True)]
+        return self.encoder.encode(stacked[0] if len(stacked) == 1 else tuple(stacked))  # type: ignore[arg-type]
+
+    def _context(self, owners: Sequence[int], text: Tensor | None, text_present: Tensor | None) -> Context:
+        """With the instructions of what these views or films belong to."""
+        at = torch.tensor(owners, device=self.encoder.mean.device)
+        return Context(
+            text=None if text is None else text[at], text_present=None if text_present is None else text_present[at]
+        )

@@ -47,7 +47,7 @@ def loss_and_gradients(backbone, rows, segments=False):
     backbone.zero_grad()
     model = LVLM(backbone)
     if segments:
-        with segmented(rows):
+        with segmented(rows.spans):
             loss = model.loss(rows.batch())["loss"]
             loss.backward()
     else:
@@ -108,7 +108,7 @@ def test_a_packed_sample_knows_no_other(segments):
     def read(rows):
         embeddings = backbone.embed(rows.ids).detach().requires_grad_()
         batch = rows.batch()
-        with segmented(rows):
+        with segmented(rows.spans):
             logits = backbone.logits(backbone(embeddings, batch.mask, batch.positions)[0])
         return embeddings, logits
 

@@ -11,7 +11,8 @@ Packing is for pictures `inline`: media that stand beside the text are not kept 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, Literal, get_args
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from embodied.lvlm.chat.pieces import IGNORED, Encoded
 from embodied.lvlm.model import Batch
 from embodied.lvlm.positions import in_three_axes
-from embodied.lvlm.vision import Picture
+from embodied.lvlm.vision import Clip, Picture
 
 Side = Literal["left", "right"]
 Span = tuple[int, int, int]
@@ -55,14 +56,11 @@ class Rows:
 
     @property
     def mask(self) -> Tensor:
-        """(B, L, L), bool: row i sees column j. Padding sees itself, so that its softmax is defined."""
-        length = self.owners.shape[1]
-        together = self.owners.unsqueeze(1) == self.owners.unsqueeze(2)
-        seen = together & self.present.unsqueeze(1) & torch.ones(length, length, dtype=torch.bool).tril()
-        return seen | torch.eye(length, dtype=torch.bool)
+        """(B, L, L), bool: row i sees column j."""
+        return apart(self.owners)
 
     def batch(
-        self, pictures: Sequence[Picture] = (), axes: int = 1, grids: Sequence[tuple[int, int]] = (), **more: Any
+        self, pictures: Sequence[Picture | Clip] = (), axes: int = 1, grids: Sequence[tuple[int, int]] = (), **more: Any
     ) -> Batch:
         """What the model reads.
 
@@ -87,6 +85,71 @@ class Rows:
         for i, (row, start, end) in enumerate(self.spans):
             result[:, row, start:end] = alone[:, i, : end - start]
         return result
+
+
+def apart(owners: Tensor) -> Tensor:
+    """Whose token each is (B, L), -1 for padding, to (B, L, L), bool: row i sees column j.
+
+    A token sees those of its own conversation up to itself; padding sees itself, so that its softmax is defined.
+    """
+    length, device = owners.shape[1], owners.device
+    together = (owners.unsqueeze(1) == owners.unsqueeze(2)) & (owners >= 0).unsqueeze(1)
+    together &= torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return together | torch.eye(length, dtype=torch.bool, device=device)
+
+
+def pack(
+    batch: Batch, positions: Tensor, rows: Sequence[int], lengths: Sequence[int], media: Sequence[int]
+) -> tuple[Batch, tuple[Span, ...]]:
+    """A batch of one conversation a row, padded on the right, as one of several a row that are kept apart.
+
+    Args:
+        batch: (B, L).
+        positions: of its tokens, (B, L) or (3, B, L), which each keeps.
+        rows: the row that each conversation goes to, B numbers from 0 on with none left out.
+        lengths: tokens of each conversation, B.
+        media: pictures and films of each, B.
+
+    Returns:
+        The batch (R, C), and where each conversation lies in it, in reading order.
+    """
+    order = sorted(range(len(rows)), key=lambda i: (rows[i], i))
+    spans: list[Span] = []
+    for i in order:
+        start = spans[-1][2] if spans and spans[-1][0] == rows[i] else 0
+        spans.append((rows[i], start, start + lengths[i]))
+    shape = (max(rows) + 1, max(end for _, _, end in spans))
+    device, counts = batch.ids.device, torch.tensor([lengths[i] for i in order])
+
+    def places(first: list[int]) -> Tensor:
+        """Numbers that count on from each conversation's first."""
+        before = torch.tensor(first) - (counts.cumsum(0) - counts)
+        return (torch.arange(int(counts.sum())) + before.repeat_interleave(counts)).to(device)
+
+    there = places([row * shape[1] + start for row, start, _ in spans])
+    here = places([i * batch.ids.shape[1] for i in order])
+
+    def moved(column: Tensor, fill: int = 0) -> Tensor:
+        laid = column.new_full((*column.shape[:-2], shape[0] * shape[1]), fill)
+        laid[..., there] = column.flatten(-2)[..., here]
+        return laid.unflatten(-1, shape)
+
+    owner = torch.arange(len(rows), device=device).unsqueeze(1).expand(batch.ids.shape)
+    owners = moved(owner, -1)
+    ends = list(accumulate(media))
+    seen = [number for i in order for number in range(ends[i] - media[i], ends[i])]
+    return replace(
+        batch,
+        ids=moved(batch.ids),
+        present=owners >= 0,
+        slots=moved(batch.slots),
+        labels=None if batch.labels is None else moved(batch.labels, IGNORED),
+        pictures=[batch.pictures[number] for number in seen],
+        mask=apart(owners),
+        positions=moved(positions),
+        text=None if batch.text is None else batch.text[seen],
+        text_present=None if batch.text_present is None else batch.text_present[seen],
+    ), tuple(spans)
 
 
 def lay(groups: Sequence[Sequence[Encoded]], padding: int = 0, side: Side = "right") -> Rows:

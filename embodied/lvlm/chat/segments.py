@@ -20,7 +20,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from embodied.lvlm.chat.rows import Rows, Span
+from embodied.lvlm.chat.rows import Span
 
 NAME = "embodied_segments"
 
@@ -39,9 +39,9 @@ def use_segments(model: nn.Module) -> None:
 
 
 @contextmanager
-def segmented(rows: Rows) -> Iterator[None]:
-    """While a packed batch is read, and its loss and gradients computed."""
-    token = _spans.set(rows.spans)
+def segmented(spans: Sequence[Span]) -> Iterator[None]:
+    """While a packed batch is read, whose conversations lie there (`embodied.lvlm.chat.rows`)."""
+    token = _spans.set(spans)
     try:
         yield
     finally:
