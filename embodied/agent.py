@@ -13,7 +13,7 @@ import copy
 import hashlib
 import inspect
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,17 @@ import torch
 from torch import Tensor, nn
 
 import embodied
+from embodied.assistant import Assistant
 from embodied.building import build, find_class
 from embodied.contracts import ActionHead, Execution, Generators, Memory, Observation, Policy, SequentialHead
+from embodied.data.mixture import ROW, SOURCES
 from embodied.files import read_json, write_json
+from embodied.lvlm.chat.pieces import IGNORED
+from embodied.lvlm.model import LVLM
 from embodied.lvlm.observer import Observer
+from embodied.lvlm.resolution.single import SingleView
 from embodied.lvlm.tokenizers.text import TextTokenizer
+from embodied.lvlm.vision import VisionPath
 from embodied.processing.pipeline import Pipeline
 from embodied.spec import ACTION, IMAGES, STATE, TASK, Embodiment
 from embodied.weights import load_weights, refuse_pickles, save_weights
@@ -53,7 +59,8 @@ class Agent(nn.Module, Policy):
 
     Args:
         config: `model`, `head`, `processing`, `execution` nodes and `chunk: {history, horizon, every_step}`; with
-            `every_step`, each history step's readout learns its own chunk, not the latest alone (Octo).
+            `every_step`, each history step's readout learns its own chunk, not the latest alone (Octo). One that is
+            also talked to has the node of a chat template under `chat`.
         embodiment: the body, with exactly the cameras the agent looks through.
         tokenizer: for the instruction.
 
@@ -79,6 +86,7 @@ class Agent(nn.Module, Policy):
         self.execution: Execution = build(config["execution"], BUILT)
         self._check_steps()
         self._check_execution()
+        self._assistant: Assistant | None = None
         self.rows_per_pass: int | None = 1
         self._slots: list[_Slot] = []
 
@@ -147,7 +155,13 @@ class Agent(nn.Module, Policy):
     # training
 
     def loss(self, batch: Mapping[str, Any], generators: Generators | None = None) -> dict[str, Tensor]:
-        """Loss of a raw batch (`embodied.processing.base`), a mean over the action entries that are no padding."""
+        """Loss of a raw batch (`embodied.processing.base`), a mean over the action entries that are no padding.
+
+        A mixed batch (`embodied.data.mixture`) holds demonstrations and conversations; its loss is the mean over all
+        action steps and tokens that are learned, each weighing the same, with `loss/<source>` beside it.
+        """
+        if SOURCES in batch:
+            return self._mixed_loss(batch, generators)
         batch = self.processing(self._to_device(batch), generators)
         readout, actions, mask = self.model(batch), batch[ACTION], ~batch["action_is_pad"]
         if self.every_step and not isinstance(self.head, SequentialHead):  # steps become rows, each with its chunk
@@ -155,6 +169,38 @@ class Agent(nn.Module, Policy):
             readout, actions, mask = readout.each_step(), actions.flatten(0, 1), mask.flatten(0, 1)
             generators = None if generators is None else [g for g in generators for _ in range(frames)]
         return self.head.loss(readout, actions, mask, generators)
+
+    def _mixed_loss(self, batch: Mapping[str, Any], generators: Generators | None) -> dict[str, Tensor]:
+        losses, kept = {}, {}
+        for name, part in batch[SOURCES].items():
+            rows = {key: value for key, value in part.items() if key != ROW}
+            if "labels" in rows:
+                losses[name], kept[name] = self.assistant.loss(rows)["loss"], (rows["labels"] != IGNORED).sum()
+            else:
+                some = None if generators is None else [generators[row] for row in part[ROW]]
+                losses[name], kept[name] = self.loss(rows, some)["loss"], (~rows["action_is_pad"]).sum()
+        whole = torch.stack([count.to(self.model.readouts.device) for count in kept.values()]).sum().clamp(min=1)
+        shares = {f"loss/{name}": losses[name] * kept[name].to(whole.device) / whole for name in losses}
+        shown = {f"share/{name}": kept[name].to(whole.device) / whole for name in losses}
+        shown |= {name: value.detach() for name, value in shares.items()}
+        return shown | {"loss": torch.stack(list(shares.values())).sum()}
+
+    @property
+    def assistant(self) -> Assistant:
+        """The same model as what is talked to: its parameters are this agent's, seen through the first encoder.
+
+        Raises:
+            ValueError: the agent's config has no chat template.
+        """
+        if self._assistant is None:
+            if not self.config.get("chat"):
+                raise ValueError("this agent acts and does not talk: its config names no chat template")
+            encoder, connector = self.model.encoders[0], self.model.connectors[0]
+            vision = VisionPath(encoder, connector, SingleView(self.model.width))  # type: ignore[arg-type]
+            made = Assistant(LVLM(self.model.backbone, vision), self.model.tokenizer.tokenizer, self.config["chat"])
+            object.__setattr__(self, "_assistant", made)  # a view, no part: its parameters are counted once
+        assert self._assistant is not None
+        return self._assistant.train(self.training)
 
     @torch.no_grad()
     def predict(self, batch: Mapping[str, Any], generators: Generators | None = None) -> Tensor:
@@ -279,6 +325,7 @@ class Agent(nn.Module, Policy):
             embodiment = Embodiment.from_dict(config["embodiment"])
             tokenizer = TextTokenizer.from_pretrained(folder / TOKENIZER, **config["text"])
             parts = {key: config[key] for key in ("model", "head", "processing", "execution", "chunk")}
+            parts["chat"] = config.get("chat")
         except (KeyError, TypeError) as error:
             raise ValueError(f"{folder / CONFIG} is incomplete: {error}") from None
         agent = cls(parts, embodiment, tokenizer)
@@ -289,7 +336,7 @@ class Agent(nn.Module, Policy):
 def create_agent(
     config: Mapping[str, Any],
     embodiment: Embodiment,
-    instructions: Sequence[str],
+    instructions: Iterable[str],
     columns: Mapping[str, np.ndarray],
     episode_ends: np.ndarray,
 ) -> Agent:
@@ -311,7 +358,7 @@ def create_agent(
         head: Any = find_class(str(node["_target_"])) if "_target_" in node else None
         phrases = head.phrases(embodiment.action, node) if head and issubclass(head, ActionHead) else ()
         tokenizer = TextTokenizer.train([*instructions, *phrases], vocabulary, **text)
-    parts = {key: config[key] for key in ("model", "head", "processing", "execution", "chunk") if key in config}
+    parts = {key: config[key] for key in ("model", "head", "processing", "execution", "chunk", "chat") if key in config}
     agent = Agent(parts, embodiment, tokenizer)
     agent.processing.fit(columns, episode_ends, agent.horizon)
     if type(agent.head).fit is not ActionHead.fit:

@@ -25,6 +25,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from embodied.cli.app import command
+from embodied.cli.tune import open_reader, texts
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from embodied.crew import Crew
     from embodied.data.sources import Demonstrations
     from embodied.training.run_folder import RunFolder
+
+ACTIONS = "actions"
+"""What demonstrations are called in a mixture with conversations."""
 
 GROUPS = {"encoder": "model", "connector": "model", "backbone": "model", "denoiser": "head"}
 """Config groups that are parts of a larger one."""
@@ -116,7 +120,9 @@ def _trainer(
     run: RunFolder,
     start: Path | None,
 ) -> Any:
+    from embodied.agent import Agent
     from embodied.building import build
+    from embodied.training.conversations import ConversationSource
     from embodied.training.lora import add_lora
     from embodied.training.optimizer import OptimizerRecipe
     from embodied.training.schedule import make_schedule
@@ -135,9 +141,19 @@ def _trainer(
         say(f"continuing {run.path} from step {run.saved}")
     elif plain["resume"]:
         say(f"there is nothing to resume in {run.path}: starting fresh")
-    total = sum(source.weight for source in sources.values())
+    readers = _readers(plain, sources)
+    samples: dict[str, Any] = {name: source.training for name, source in sources.items()}
+    weights = {name: source.weight for name, source in sources.items()}
+    if readers:
+        assert isinstance(agent, Agent)
+        samples = {ACTIONS if name == "" else name: source for name, source in samples.items()}
+        samples |= {name: ConversationSource(agent.assistant, reader) for name, reader in readers.items()}
+        told = {name: float(plain["data"]["conversations"][name].get("weight", 1.0)) for name in readers}
+        weights = {ACTIONS: weights[""]} | told
+        say("\n".join(f"{name}: {len(reader)} conversations" for name, reader in readers.items()))
+    total = sum(weights.values())
     for name, source in sources.items():
-        share = f", {source.weight / total:.0%} of each batch" if name else ""
+        share = f", {source.weight / total:.0%} of each batch" if len(weights) > 1 else ""
         count = f"{len(source.training)} samples of {len(source.training.episodes)} episodes"
         say(f"{name}: {count}{share}" if name else count)
     say(table(agent))
@@ -148,28 +164,27 @@ def _trainer(
     return Trainer(
         settings,
         agent,
-        _stream({name: source.training for name, source in sources.items()}, sources, settings.batch_size, plain),
+        _stream(samples, weights, settings.batch_size, plain["seed"]),
         run,
         accelerator,
         recipe,
         factor,
         plain["ema"] if plain["ema"]["decay"] else None,
         seed=plain["seed"],
-        validation=_stream(held_out, sources, settings.batch_size, plain) if held_out else None,
+        validation=_stream(held_out, weights, settings.batch_size, plain["seed"]) if held_out else None,
         data=digest.hexdigest(),
         name=lambda index: _place(sources, index),
         say=say,
     )
 
 
-def _stream(windows: dict[str, Any], sources: dict[str, Demonstrations], batch_size: int, plain: dict[str, Any]) -> Any:
+def _stream(samples: dict[str, Any], weights: dict[str, float], batch_size: int, seed: int) -> Any:
     """Batches of one dataset, or mixed ones of several."""
     from embodied.data import BatchStream, Mixture, MixtureStream
 
-    if "" in windows:
-        return BatchStream(windows[""], batch_size, plain["seed"])
-    weights = {name: sources[name].weight for name in windows}
-    return MixtureStream(Mixture(windows), weights, batch_size, plain["seed"])
+    if set(samples) == {""}:
+        return BatchStream(samples[""], batch_size, seed)
+    return MixtureStream(Mixture(samples), {name: weights[name] for name in samples}, batch_size, seed)
 
 
 def _agent(
@@ -193,7 +208,8 @@ def _agent(
     new: Agent | Crew
     if "" in sources:
         windows = sources[""].training
-        new = create_agent(plain, windows.embodiment, windows.tasks, windows.columns, windows.episode_ends)
+        words = [*windows.tasks, *texts(_readers(plain, sources))]
+        new = create_agent(plain, windows.embodiment, words, windows.columns, windows.episode_ends)
     else:
         configs = {name: plain | _merged(plain, source.parts) for name, source in sources.items()}
         data = {name: source.training for name, source in sources.items()}
@@ -203,6 +219,18 @@ def _agent(
         for line in warm_start(new, start, plain["own"]):
             say(line)
     return new
+
+
+def _readers(plain: dict[str, Any], sources: dict[str, Demonstrations]) -> dict[str, Any]:
+    """The readers of the conversations that are learned beside the demonstrations.
+
+    Raises:
+        ValueError: there is no chat template, or there are several datasets of demonstrations.
+    """
+    nodes = plain["data"]["conversations"] or {}
+    if nodes and (not plain.get("chat") or "" not in sources):
+        raise ValueError("data.conversations needs chat=<template> and one dataset of demonstrations in data.root")
+    return {name: open_reader(name, {"kind": "instructions", **node}) for name, node in nodes.items()}
 
 
 def _merged(plain: dict[str, Any], parts: Any) -> dict[str, Any]:
@@ -219,6 +247,8 @@ def _place(sources: dict[str, Demonstrations], index: int) -> str:
     from embodied.data import Mixture
 
     name, local = "", index
+    if "" in sources and index >= len(sources[""].training):
+        return f"{index - len(sources[''].training)} of the conversations"
     if "" not in sources:
         name, local = Mixture({name: source.training for name, source in sources.items()}).place(index)
     windows = sources[name].training

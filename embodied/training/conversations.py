@@ -72,3 +72,26 @@ class ConversationStream:
                     raise
                 self.samples.faults.note(fault, source)
         raise ValueError(f"no sample of '{source}' can be used: {self.samples.faults}")
+
+
+class ConversationSource:
+    """Conversations as one source of a mixture (`embodied.data.mixture`), beside demonstrations.
+
+    Args:
+        assistant: prepares the samples.
+        reader: has them.
+    """
+
+    def __init__(self, assistant: Assistant, reader: Reader) -> None:
+        self.assistant, self.reader = assistant, reader
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
+        """These samples as one raw batch (`Assistant.collate`).
+
+        Raises:
+            BrokenSample: one cannot be used.
+        """
+        return self.assistant.collate([self.assistant.lesson(self.reader[int(index)]) for index in indices])

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
+from embodied.agent import Agent
 from embodied.assistant import Assistant, is_assistant
 from embodied.evaluation.policies import CHECKPOINTS, locate_policy
 from embodied.evaluation.tasks.base import Responder
+from embodied.files import read_json
 
 
 def load_responder(spec: str, device: str = "auto") -> Responder:
@@ -23,8 +25,10 @@ def load_responder(spec: str, device: str = "auto") -> Responder:
     """
     stages = sorted(found.parent for found in Path(spec).glob(f"[0-9]*-*/{CHECKPOINTS}"))
     folder = locate_policy(str(stages[-1]) if stages else spec).folder
-    if folder is None or not is_assistant(folder):
-        raise ValueError(f"policy={spec} holds no language model that answers questions about pictures")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Assistant.from_pretrained(folder).to(device)
+    if folder is not None and is_assistant(folder):
+        return Assistant.from_pretrained(folder).to(device)
+    if folder is not None and read_json(folder / "config.json").get("chat"):
+        return Agent.from_pretrained(folder).to(device).assistant  # one that acts and talks
+    raise ValueError(f"policy={spec} holds no language model that answers questions about pictures")
