@@ -16,8 +16,9 @@ from embodied.building import nearest
 from embodied.training.lora import add_lora
 
 PARTS = {
-    "encoder": r"model\.vision\.encoder\.(?!model\.merger\.)",
-    "connector": r"model\.vision\.(connector|resolution|encoder\.model\.merger)\.",  # Qwen2-VL's is within its encoder
+    "encoder": r"model\.vision\.(encoder|video)\.(?!(encoder\.)?model\.merger\.)",
+    # Qwen2-VL's is within its encoder
+    "connector": r"model\.vision\.(connector|video_connector|resolution|(encoder|video\.encoder)\.model\.merger)\.",
     "backbone": r"model\.backbone\.",
     "adapters": r"model\.adapters\.",
 }
@@ -54,7 +55,7 @@ def check_stages(stages: Mapping[str, Any], where: str) -> None:
             if key not in STAGE:
                 raise ValueError(f"{where}.{name} has '{key}'{nearest(str(key), STAGE)}")
         for key in ("train", "data", "lr"):
-            if not stage.get(key):
+            if stage.get(key) in (None, [], {}):
                 raise ValueError(f"{where}.{name} says no {key}")
         for part, mode in stage["train"].items():
             if part not in PARTS:
