@@ -25,13 +25,13 @@ class Record:
 
     Attributes:
         id: of the sample; unique in a result.
-        prediction: what the model said, untouched.
+        prediction: what the model said, untouched; where it acted, what it did (a trajectory).
         reference: what the scorer needs, under the names that its docstring gives.
         where: file and place of the reference, for messages.
     """
 
     id: str
-    prediction: str
+    prediction: Any
     reference: Mapping[str, Any]
     where: str = ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from embodied.evaluation.scorers.base import Record, Scorer, Scores, answers_of
 from embodied.evaluation.scorers.judges import Judge, NoVerdict
@@ -38,7 +38,7 @@ class Judged(Scorer):
     References have `answers` or `answer`, and `question` where the prompt asks for it.
     """
 
-    needs = (("answers", "answer"),)
+    needs: ClassVar[tuple[str | tuple[str, ...], ...]] = (("answers", "answer"),)
 
     def __init__(
         self, judge: Judge, prompt: str = PROMPT, low: float = 0.0, high: float = 10.0, tolerate: int = 0

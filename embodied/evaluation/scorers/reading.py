@@ -1,14 +1,16 @@
 """Files of predictions and references, whatever their benchmark calls things, as records.
 
-Files are JSON (a list, or a dict from ids), JSON lines, or tables with a header (.tsv, .csv). A sample of this
-project's own datasets is a reference too: its last assistant turn is the `answer`, its `meta` is the rest.
+Files are JSON (a list, or a dict from ids), also gzipped, JSON lines, or tables with a header (.tsv, .csv). A sample of
+this project's own datasets is a reference too: its last assistant turn is the `answer`, its `meta` is the rest.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -102,6 +104,22 @@ class References:
             raise ValueError(f"{path} holds no references{only}")
         return found
 
+    def predictions(self, path: str | Path, skipped: Skipped) -> dict[str, tuple[str, Any]]:
+        """By id, where a prediction stands and what it is; `prediction` says what of a row that is.
+
+        Raises:
+            ValueError: the file is of another format, or rows cannot be used and none may be skipped.
+        """
+        return read_predictions(path, self.id if isinstance(self.id, str) else None, skipped, self.prediction)
+
+    def prediction(self, where: str, row: Any, name: str) -> Any:
+        """What a prediction's row says: its text. Benchmarks that ask for something else read it here.
+
+        Raises:
+            Unfit: it says nothing that can be scored.
+        """
+        return _text(where, row, name)
+
     def _wanted(self, row: Any) -> bool:
         row = row[1] if isinstance(row, tuple) else row
         return not isinstance(row, dict) or all(row.get(key) == value for key, value in self.only.items())
@@ -150,17 +168,24 @@ class References:
         return str(row["id"]), reference
 
 
-def read_predictions(path: str | Path, id: str | None, skipped: Skipped) -> dict[str, tuple[str, str]]:
+def read_predictions(
+    path: str | Path,
+    id: str | Sequence[str] | None,
+    skipped: Skipped,
+    said: Callable[[str, Any, str], Any] | None = None,
+) -> dict[str, tuple[str, Any]]:
     """By id, where a prediction stands and its text.
 
     Args:
-        id: the key that names a row in this benchmark; common others are understood too.
+        id: the key that names a row in this benchmark, or several of which the first that is there does; common
+            others are understood too.
+        said: from where a row stands, the row and its id to what is scored; its text if not given.
 
     Raises:
         ValueError: the file is of another format, or rows cannot be used and none may be skipped.
     """
-    found: dict[str, tuple[str, str]] = {}
-    for where, name, text in _predictions(path, id, skipped):
+    found: dict[str, tuple[str, Any]] = {}
+    for where, name, text in _predictions(path, id, skipped, said or _text):
         if name in found:
             skipped.add(f"{where}: sample {name} is there twice, first at {found[name][0]}")
         else:
@@ -189,7 +214,7 @@ def read_pairs(
     if pair == "order":
         return _in_order(predictions, references, format, skipped)
     wanted = format.read(references, skipped)
-    said = read_predictions(predictions, format.id if isinstance(format.id, str) else None, skipped)
+    said = format.predictions(predictions, skipped)
     unknown = [name for name in said if name not in wanted]
     if unknown and not any(name in wanted for name in said):
         raise ValueError(f"no sample of {predictions} is in {references}: {unknown[0]} is not, for one")
@@ -216,7 +241,7 @@ def _in_order(predictions: str | Path, references: str | Path, format: Reference
     for (where, row), (there, prediction) in zip(rows, said, strict=True):
         try:
             name, reference = format._one(where, row)
-            text = _text(there, prediction[1] if isinstance(prediction, tuple) else prediction, name)
+            text = format.prediction(there, prediction[1] if isinstance(prediction, tuple) else prediction, name)
         except Unfit as error:
             skipped.add(str(error))
             continue
@@ -227,7 +252,10 @@ def _in_order(predictions: str | Path, references: str | Path, format: Reference
     return records
 
 
-def _predictions(path: str | Path, id: str | None, skipped: Skipped) -> Iterator[tuple[str, str, str]]:
+def _predictions(
+    path: str | Path, id: str | Sequence[str] | None, skipped: Skipped, said: Callable[[str, Any, str], Any]
+) -> Iterator[tuple[str, str, Any]]:
+    own = [id] if isinstance(id, str) else list(id or ())
     for where, row in read_rows(path):
         try:
             if isinstance(row, tuple):
@@ -236,11 +264,11 @@ def _predictions(path: str | Path, id: str | None, skipped: Skipped) -> Iterator
             else:
                 if not isinstance(row, dict):
                     raise Unfit(f"{where} is no row with an id and an answer")
-                keys = [key for key in (id, *IDS) if key and row.get(key) not in (None, "")]
+                keys = [key for key in (*own, *IDS) if row.get(key) not in (None, "")]
                 if not keys:
-                    raise Unfit(f"{where} has no id ({id or ', '.join(IDS[:4])})")
+                    raise Unfit(f"{where} has no id ({', '.join(own or IDS[:4])})")
                 name = str(row[keys[0]])
-            yield where, name, _text(where, row, name)
+            yield where, name, said(where, row, name)
         except Unfit as error:
             skipped.add(str(error))
 
@@ -276,10 +304,12 @@ def read_rows(path: str | Path, within: str | None = None) -> Iterator[Row]:
     if path.suffix in (".tsv", ".csv"):
         yield from _table(path)
         return
-    if path.suffix == ".jsonl" or _is_lines(path):
+    if path.suffix in (".pkl", ".pickle"):
+        raise ValueError(f"{path} is a pickle, which can run code when it is read: save it as JSON")
+    if path.suffix != ".gz" and (path.suffix == ".jsonl" or _is_lines(path)):
         yield from _lines(path)
         return
-    content = read_json(path)
+    content = read_gzip(path) if path.suffix == ".gz" else read_json(path)
     if within is not None:
         if isinstance(content, dict) and within in content:
             content = content[within]
@@ -294,6 +324,21 @@ def read_rows(path: str | Path, within: str | None = None) -> Iterator[Row]:
             yield f"{path}: {key}", (str(key), row)
     else:
         raise ValueError(f"{path} is of another format: a list or a dict of samples is needed")
+
+
+def read_gzip(path: str | Path) -> Any:
+    """Read gzipped JSON.
+
+    Raises:
+        ValueError: the file is not gzip, was cut short, or holds no JSON; it is named.
+        FileNotFoundError: it is missing.
+    """
+    try:
+        return json.loads(gzip.decompress(Path(path).read_bytes()).decode())
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise ValueError(f"{path} is no whole gzip file: it is damaged or was cut short") from None
+    except ValueError as error:
+        raise ValueError(f"{path} holds no valid JSON ({error})") from None
 
 
 def text_of(turn: Mapping[str, Any]) -> str:
