@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from embodied.lvlm.backbones.causal import CausalBackbone
-from embodied.lvlm.chat.packing import Packer
+from embodied.lvlm.chat.packing import best_fit
 from embodied.lvlm.chat.pieces import IGNORED, Encoded
 from embodied.lvlm.chat.rows import Rows, lay
 from embodied.lvlm.chat.segments import segmented, use_segments
@@ -79,7 +79,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     samples = the_samples(options.samples, options.capacity)
-    groups = list(Packer(options.capacity)(samples))
+    groups = [[samples[i] for i in group] for group in best_fit([len(s) for s in samples], options.capacity)]
     in_turn = sorted(samples, key=len)
     per_batch = max(1, options.batch * len(groups) // len(samples))
     padded = [lay([[s] for s in batch]) for batch in grouped(samples, options.batch)]

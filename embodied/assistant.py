@@ -200,7 +200,9 @@ class Assistant(nn.Module):
 
     @property
     def _reads_instructions(self) -> bool:
-        return self.model.vision is not None and bool(getattr(self.model.vision.connector, "instructed", False))
+        vision = self.model.vision
+        connectors = () if vision is None else (vision.connector, vision.video_connector)
+        return any(bool(getattr(connector, "instructed", False)) for connector in connectors)
 
     def _instructed(self, batch: Batch, raw: Mapping[str, Any]) -> Batch:
         """With the words before each row's first answer, which instruction-aware connectors read."""
@@ -221,9 +223,8 @@ class Assistant(nn.Module):
         """Cross-entropy of what the assistant says in a raw batch, a mean over the tokens learned.
 
         Args:
-            batch: of `collate`; with `packed`, the number of each conversation's row, and `lengths`, its tokens, several
-                conversations are read in one row and know nothing of each other (`embodied.lvlm.chat.packing`). The
-                loss is the same.
+            batch: of `collate`; with `packed`, the row that each conversation goes to, and `lengths`, its tokens,
+                several are read in one row and know nothing of each other. The loss is the same.
             generators: none are needed.
         """
         read = self._batch(batch)

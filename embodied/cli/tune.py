@@ -6,6 +6,8 @@ embodied-tune recipe=llava-1.5 model=small out=runs/vlm \
 embodied-tune ... resume=true                                # go on where it stopped, in whichever stage
 embodied-tune model=zoo/llava-1.5 tiny=true recipe=llava-1.5 ...   # a row of the zoo, tiny
 embodied-tune init=<Hugging Face folder> recipe=sharegpt4v ...     # a released checkpoint
+embodied-tune ... packing=best_fit                           # several conversations in a row: the same training, faster
+embodied-tune ... video.frames=16 +video@row.model.video=timesformer    # films through an encoder of their own
 
 Each stage says which parts train, on which kinds of data and at which rate (conf/recipe); 'stages={tune: {steps: 500}}'
 and the like change one. A stage starts from the one before it, and is a run of its own in `out`.
@@ -126,6 +128,7 @@ def _run(
     before: Path | None,
     readers: Mapping[str, Reader],
 ) -> dict[str, Any]:
+    from embodied.lvlm.chat.packing import BestFit
     from embodied.training.conversations import ConversationStream
     from embodied.training.optimizer import OptimizerRecipe
     from embodied.training.processes import main_first, make_accelerator
@@ -154,8 +157,9 @@ def _run(
         factor = make_schedule(schedule["name"], settings.max_steps, schedule["warmup"], schedule["options"])
         weights = {source: float(node.get("weight", len(readers[source]))) for source, node in nodes.items()}
         chosen = {source: readers[source] for source in nodes}
+        packing = build(plain["packing"], (BestFit,)) if plain.get("packing") else None
         stream = ConversationStream(
-            assistant, chosen, weights, settings.batch_size, plain["seed"], plain["data"]["on_error"]
+            assistant, chosen, weights, settings.batch_size, plain["seed"], plain["data"]["on_error"], packing
         )
         say("\n".join(f"{source}: {len(reader)} samples" for source, reader in chosen.items()))
         say(table(assistant))
@@ -178,6 +182,7 @@ def _assistant(plain: dict[str, Any], folder: Path | None, readers: Mapping[str,
     from transformers import AutoTokenizer
 
     from embodied.assistant import Assistant
+    from embodied.data.multimodal.films import FilmSampling
     from embodied.lvlm.tokenizers.text import TextTokenizer
     from embodied.lvlm.zoo import Row
 
@@ -188,7 +193,9 @@ def _assistant(plain: dict[str, Any], folder: Path | None, readers: Mapping[str,
     text = plain["text"]
     if plain["init"]:
         assistant = Assistant.from_pretrained(plain["init"], chat)
-        assistant.encode.max_tokens, assistant.encode.drop_turns = text["max_tokens"], text["drop_turns"]
+        assistant.max_tokens = assistant.encode.max_tokens = text["max_tokens"]
+        assistant.drop_turns = assistant.encode.drop_turns = text["drop_turns"]
+        assistant.video = FilmSampling.from_dict(plain["video"])
         return assistant
     tokenizer: Any
     if text["checkpoint"]:
@@ -198,7 +205,7 @@ def _assistant(plain: dict[str, Any], folder: Path | None, readers: Mapping[str,
     torch.manual_seed(plain["seed"])
     node = row.node(plain["tiny"])
     model = _model(node, tokenizer, plain["tiny"])
-    return Assistant(model, tokenizer, chat, text["max_tokens"], text["drop_turns"])
+    return Assistant(model, tokenizer, chat, text["max_tokens"], text["drop_turns"], video=plain["video"])
 
 
 def _model(node: dict[str, Any], tokenizer: Any, tiny: bool) -> Any:

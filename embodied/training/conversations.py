@@ -11,7 +11,8 @@ from embodied.assistant import Assistant, Ready
 from embodied.data.multimodal.faults import OnError
 from embodied.data.multimodal.mixture import SampleMixture
 from embodied.data.multimodal.readers.base import Reader
-from embodied.data.multimodal.sample import BrokenSample
+from embodied.data.multimodal.sample import BrokenSample, Sample
+from embodied.lvlm.chat.packing import BestFit
 
 
 class ConversationStream:
@@ -25,6 +26,11 @@ class ConversationStream:
         seed: of the order.
         on_error: what becomes of a sample that cannot be used: `raise` stops, `skip` counts it and takes the next one
             of its source.
+        packing: lays the samples of a step into fewer rows; None: one row each, padded. Which samples a step has does
+            not depend on it: step s has numbers s x B to (s + 1) x B of the epochs' order, packed or not.
+
+    Raises:
+        ValueError: the assistant's conversations cannot share a row.
     """
 
     def __init__(
@@ -35,8 +41,11 @@ class ConversationStream:
         batch_size: int,
         seed: int,
         on_error: OnError = "raise",
+        packing: BestFit | None = None,
     ) -> None:
-        self.assistant, self.on_error = assistant, on_error
+        self.assistant, self.on_error, self.packing = assistant, on_error, packing
+        if packing is not None:
+            packing.prepare(assistant.model)
         self.samples = SampleMixture(sources, weights, batch_size, seed, on_error)
         self.batch_size = batch_size
 
@@ -49,12 +58,17 @@ class ConversationStream:
         return self.samples.stream.row_seeds(step)
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
-        """These samples as one raw batch (`Assistant.collate`).
+        """These samples as one raw batch (`Assistant.collate`), with `packed` and `lengths` where they share rows.
 
         Raises:
             BrokenSample: one cannot be used, and `on_error` is `raise`.
         """
-        return self.assistant.collate([self._ready(*self.samples.mixture.place(int(index))) for index in indices])
+        rows = [self._ready(*self.samples.mixture.place(int(index))) for index in indices]
+        batch = self.assistant.collate(rows)
+        if self.packing is None:
+            return batch
+        lengths = [len(row.encoded) for row in rows]
+        return batch | {"packed": self.packing.rows(lengths), "lengths": lengths}
 
     def name(self, index: int) -> str:
         """What a sample is called."""
@@ -66,12 +80,18 @@ class ConversationStream:
         for further in range(len(reader)):
             sample = self.samples.read(source, (number + further) % len(reader))
             try:
-                return self.assistant.lesson(sample)
+                return self._fitting(self.assistant.lesson(sample), sample)
             except BrokenSample as fault:
                 if self.on_error == "raise":
                     raise
                 self.samples.faults.note(fault, source)
         raise ValueError(f"no sample of '{source}' can be used: {self.samples.faults}")
+
+    def _fitting(self, ready: Ready, sample: Sample) -> Ready:
+        if self.packing is not None and len(ready.encoded) > self.packing.tokens:
+            detail = f"it has {len(ready.encoded)} tokens, and a row at most packing.tokens={self.packing.tokens}"
+            raise BrokenSample("longer than a row", detail, sample=sample.id)
+        return ready
 
 
 class ConversationSource:
@@ -89,7 +109,7 @@ class ConversationSource:
         return len(self.reader)
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
-        """These samples as one raw batch (`Assistant.collate`).
+        """These samples as one raw batch (`Assistant.collate`), with `packed` and `lengths` where they share rows.
 
         Raises:
             BrokenSample: one cannot be used.

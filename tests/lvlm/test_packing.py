@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from embodied.lvlm.backbones.causal import CausalBackbone
-from embodied.lvlm.chat.packing import Packer, best_fit
+from embodied.lvlm.chat.packing import BestFit, best_fit
 from embodied.lvlm.chat.pieces import IGNORED, Encoded
 from embodied.lvlm.chat.rows import lay
 from embodied.lvlm.chat.segments import segmented, use_segments
@@ -157,33 +157,12 @@ def test_each_sample_is_packed_once_and_rows_are_never_overfull(lengths, capacit
     assert sum(2 * total <= capacity for total in emptier) <= 1
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(1, 20), max_size=50), st.integers(1, 12), st.integers(0, 5))
-def test_an_epoch_has_each_sample_once_in_an_order_of_its_seed(lengths, window, seed):
-    samples = [Encoded([i] * n, [i] * n, [False] * n) for i, n in enumerate(lengths)]
-
-    def order(seed, epoch=0):
-        return [[sample.ids[0] for sample in group] for group in Packer(20, window, seed)(iter(samples), epoch)]
-
-    first = order(seed)
-    assert sorted(i for group in first for i in group) == list(range(len(samples)))
-    assert order(seed) == first
-    if len(lengths) > 1:
-        reach = max(abs(i - place) for place, i in enumerate(i for group in first for i in group))
-        assert reach < 2 * window  # a window at a time is held, never the whole epoch
-
-
-def test_epochs_differ():
-    samples = [a_sample(10, seed) for seed in range(40)]
-    orders = [[s.ids for group in Packer(20)(samples, epoch) for s in group] for epoch in range(2)]
-    assert orders[0] != orders[1]
-
-
 @pytest.mark.parametrize(
     "mistake, says",
     [
         (lambda: best_fit([5, 30], 20), "a sample of 30 tokens does not fit into a row of 20"),
-        (lambda: Packer(0), "must be at least 1"),
+        (lambda: BestFit(0), "packing.tokens must be at least 1"),
+        (lambda: BestFit(attention="flash"), "one of mask, segments, got 'flash'"),
         (lambda: lay([[SAMPLES[0]]], side="middle"), "on the left or right, not 'middle'"),
         (lambda: lay([]), "at least one conversation"),
         (lambda: use_segments(a_backbone("gemma2", **FAMILIES["gemma2"]).model), "Gemma2ForCausalLM has no sdpa"),

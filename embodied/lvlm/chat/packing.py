@@ -1,54 +1,72 @@
-"""Many conversations in few rows: bins filled to the brim, in an order that the seed alone decides.
+"""Many conversations in few rows, filled to the brim, so that a training step reads little padding.
 
-Best fit, longest first, within a window of samples: memory is bounded by the window, and each sample comes once.
+Packing decides where the conversations of one step lie, and not which ones they are: a step learns from the same ones
+as without it, and its loss and gradients are the same.
 """
 
 from __future__ import annotations
 
-import random
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
-from embodied.lvlm.chat.pieces import Encoded
+from embodied.lvlm.chat.segments import use_segments
+from embodied.lvlm.model import LVLM
+
+Attention = Literal["mask", "segments"]
 
 
-class Packer:
-    """Groups of samples that fit into one row together.
+@dataclass(frozen=True)
+class BestFit:
+    """Rows of several conversations, the longest first, each into the fullest row that has room.
 
-    Args:
-        capacity: tokens of a row.
-        window: samples looked at together; more fill rows better and need more memory.
-        seed: decides the order of rows within a window.
+    Attributes:
+        tokens: of a row, at most.
+        attention: how conversations of a row are kept apart: `segments` attends to each by itself, without the work
+            that a mask would throw away; `mask` is for families that have no attention of the kind to replace.
 
     Raises:
-        ValueError: a size that is not positive.
+        ValueError: an unknown attention; a row without tokens.
     """
 
-    def __init__(self, capacity: int, window: int = 1024, seed: int = 0) -> None:
-        if capacity < 1 or window < 1:
-            raise ValueError(f"Packer: capacity and window must be at least 1, got {capacity} and {window}")
-        self.capacity, self.window, self.seed = capacity, window, seed
+    tokens: int = 2048
+    attention: Attention = "segments"
 
-    def __call__(self, samples: Iterable[Encoded], epoch: int = 0) -> Iterator[list[Encoded]]:
-        """Each sample exactly once, in groups of at most `capacity` tokens.
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise ValueError(f"packing.tokens must be at least 1, got {self.tokens}")
+        if self.attention not in get_args(Attention):
+            raise ValueError(f"packing.attention is one of {', '.join(get_args(Attention))}, got {self.attention!r}")
+
+    def rows(self, lengths: Sequence[int]) -> list[int]:
+        """The row that each conversation of these lengths goes to.
 
         Raises:
-            ValueError: a sample longer than a row.
+            ValueError: one is longer than a row.
         """
-        generator = random.Random(f"{self.seed}/{epoch}")
-        held: list[Encoded] = []
-        for sample in samples:
-            held.append(sample)
-            if len(held) == self.window:
-                yield from self._window(held, generator)
-                held = []
-        yield from self._window(held, generator)
+        rows = [0] * len(lengths)
+        for row, group in enumerate(best_fit(lengths, self.tokens)):
+            for i in group:
+                rows[i] = row
+        return rows
 
-    def _window(self, held: Sequence[Encoded], generator: random.Random) -> Iterator[list[Encoded]]:
-        groups = best_fit([len(sample) for sample in held], self.capacity)
-        generator.shuffle(groups)
-        for group in groups:
-            yield [held[i] for i in group]
+    def prepare(self, model: LVLM) -> None:
+        """Make a model ready to read packed rows.
+
+        Raises:
+            ValueError: its conversations would know of each other in one row.
+        """
+        backbone: Any = model.backbone
+        kinds = set(getattr(getattr(backbone.model, "config", None), "layer_types", None) or [])
+        if not hasattr(backbone, "recurrent"):
+            raise ValueError("packing is for causal language models: an encoder-decoder reads one conversation a row")
+        if backbone.recurrent or any("linear" in kind or "mamba" in kind for kind in kinds):
+            raise ValueError("packing is for attention: a recurrent language model would carry one text into the next")
+        if model.placement == "beside":
+            raise ValueError("packing is for pictures inline: beside the text they would be seen by the whole row")
+        if self.attention == "segments":
+            use_segments(backbone.model)
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
