@@ -18,12 +18,12 @@ import argparse
 import copy
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -147,8 +147,9 @@ def compare(theirs: Any, their: Callable[[], Tensor], ours: LVLM, our: Callable[
 
 
 def peak() -> float:
-    """Largest resident memory of this process so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident memory of this process so far, MB; `getrusage` would count what the process came from."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def alone(options: argparse.Namespace) -> None:
