@@ -138,33 +138,26 @@ def columns_of(bounds, n, ox, oy, fx, fy, focal, width, first, last, least):
     f = np.float32
     half = f(0.5) * f(width)
     for k in range(n):
-        near, far, low, high, behind = f(1e9), f(-1e9), f(1e9), f(-1e9), False
+        near, far, low, high = f(1e9), f(-1e9), f(1e9), f(-1e9)
         for corner in range(4):
             x = (bounds[k, 0] if corner & 1 else bounds[k, 3]) - ox
             y = (bounds[k, 1] if corner & 2 else bounds[k, 4]) - oy
-            depth, right = x * fx + y * fy, x * fy - y * fx
-            near, far = min(near, depth), max(far, depth)
-            if depth < _near:
-                behind = True
-            else:
-                low, high = min(low, right / depth), max(high, right / depth)
+            ahead, right = x * fx + y * fy, x * fy - y * fx
+            near, far = min(near, ahead), max(far, ahead)
+            if ahead >= _near:
+                low, high = min(low, right / ahead), max(high, right / ahead)
+                continue
+            for other in (corner ^ 1, corner ^ 2):  # where the sides from here reach the near plane
+                x = (bounds[k, 0] if other & 1 else bounds[k, 3]) - ox
+                y = (bounds[k, 1] if other & 2 else bounds[k, 4]) - oy
+                there = x * fx + y * fy
+                if there >= _near:
+                    share = (_near - ahead) / (there - ahead)
+                    u = (right + share * (x * fy - y * fx - right)) / _near
+                    low, high = min(low, u), max(high, u)
         first[k], last[k], least[k] = 0, -1, near
         if far < _near:
             continue
-        if behind:
-            # what lies behind may come round either side; a corner in front still bounds the side it is not on
-            low_corner, high_corner = low, high
-            left_open, right_open = False, False
-            for corner in range(4):
-                x = (bounds[k, 0] if corner & 1 else bounds[k, 3]) - ox
-                y = (bounds[k, 1] if corner & 2 else bounds[k, 4]) - oy
-                if x * fx + y * fy < _near:
-                    if x * fy - y * fx <= f(0):
-                        left_open = True
-                    if x * fy - y * fx >= f(0):
-                        right_open = True
-            low = f(-1e4) if left_open else low_corner
-            high = f(1e4) if right_open else high_corner
         start = np.ceil(max(f(-1), low * focal + half - f(0.5) - f(0.01)))
         end = np.floor(min(f(width), high * focal + half - f(0.5) + f(0.01)))
         first[k], last[k] = max(0, int(start)), min(width - 1, int(end))
