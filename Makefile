@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= mujoco,pybullet,pusht,aloha,lmms,dev
+EXTRAS ?= mujoco,pybullet,pusht,aloha,nav,lmms,dev
 TASK ?= door-open
 DEMO ?= runs/quickstart
 BIN := $(VENV)/bin
@@ -65,7 +65,7 @@ demo: setup
 	@echo; echo "Open these in a browser:"; ls -1 $(DEMO)/eval/*/report.html $(DEMO)/eval/*/videos/*.mp4 | sed "s|^|  $$PWD/|"
 
 test: setup
-	$(BIN)/python -m pytest --durations=15
+	$(BIN)/python -m pytest -n 2 --durations=15
 
 lint: setup
 	$(BIN)/ruff check .
