@@ -67,14 +67,14 @@ class Embedded:
 
     Attributes:
         tokens: (B, L, D).
-        mask: (B, L, L), bool.
+        mask: (B, L, L), bool; None: each token sees the present ones up to itself.
         positions: (B, L) or (3, B, L), int.
         sight: for the adapters.
         present: (B, L), bool; False on padding.
     """
 
     tokens: Tensor
-    mask: Tensor
+    mask: Tensor | None
     positions: Tensor
     sight: Sight
     present: Tensor
@@ -205,14 +205,13 @@ class LVLM(nn.Module):
         else:
             tokens = torch.where(batch.slots.unsqueeze(-1), self.backbone.embed(batch.ids), tokens)
             media, media_seen, media_owner = beside(batch.slots, seen)
-        mask = causal_mask(batch.present) if batch.mask is None else batch.mask
         positions = self.positions(batch) if batch.positions is None else batch.positions
         visual = batch.slots if self.placement == "inline" else None
         stands = (
             None if media_owner is None else (positions if positions.ndim == 2 else positions[0]).gather(1, media_owner)
         )
         sight = Sight(visual, media, media_seen, stands, present=batch.present)
-        return Embedded(tokens, mask, positions, sight, batch.present)
+        return Embedded(tokens, batch.mask, positions, sight, batch.present)
 
     def positions(self, batch: Batch) -> Tensor:
         """Where each token stands, one conversation a row: (B, L), or (3, B, L) for a backbone of three axes.
@@ -265,7 +264,7 @@ class LVLM(nn.Module):
         self.look_at(embedded.sight)  # and on: layers that are computed again for their gradients look once more
         if isinstance(self.backbone, EncoderDecoderBackbone):
             return self.backbone.encode(embedded.tokens, embedded.present)
-        hidden, _ = self.backbone(embedded.tokens, embedded.mask, embedded.positions)
+        hidden, _ = self.backbone(embedded.tokens, embedded.mask, embedded.positions, present=embedded.present)
         return hidden
 
     def look_at(self, sight: Sight) -> None:
@@ -302,13 +301,6 @@ class LVLM(nn.Module):
             parts["connector"] = self.vision.connector
         found = {part: module.losses() for part, module in parts.items() if hasattr(module, "losses")}
         return {f"{part}_{name}": term for part, terms in found.items() for name, term in terms.items()}
-
-
-def causal_mask(present: Tensor) -> Tensor:
-    """(B, L) to (B, L, L): a token sees the present ones up to itself; padding sees itself, so softmax is defined."""
-    length = present.shape[1]
-    seen = torch.ones(length, length, dtype=torch.bool, device=present.device).tril() & present.unsqueeze(1)
-    return seen | torch.eye(length, dtype=torch.bool, device=present.device)
 
 
 def beside(slots: Tensor, seen: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

@@ -19,7 +19,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from embodied.lvlm.backbones import recurrent
 from embodied.lvlm.backbones.alibi import measure_distance
 from embodied.lvlm.backbones.headed import HEADLESS, HeadedTextModel
-from embodied.lvlm.backbones.masks import additive, windowed
+from embodied.lvlm.backbones.masks import additive, causal, padded_behind, windowed
 from embodied.lvlm.encoders.vision import plain
 
 ACTION_TOKENS = 256
@@ -69,17 +69,25 @@ class CausalBackbone(nn.Module):
         self._balance: Tensor | None = None
 
     def forward(
-        self, embeddings: Tensor, mask: Tensor, positions: Tensor, past: KeyValues | None = None, keep: bool = False
+        self,
+        embeddings: Tensor,
+        mask: Tensor | None,
+        positions: Tensor,
+        past: KeyValues | None = None,
+        keep: bool = False,
+        present: Tensor | None = None,
     ) -> tuple[Tensor, KeyValues]:
         """One pass.
 
         Args:
             embeddings: (B, N, D).
             mask: (B, N, P + N), bool: which of P past and N present tokens each token sees. Families with a sliding
-                window see less of it; recurrent ones need it causal.
+                window see less of it; recurrent ones need it causal. None, without a past: each token sees the present
+                ones up to itself, which is the fastest.
             positions: (B, N), int; (axes, B, N) where the model has more than one axis and they differ.
             past: keys and values of P earlier tokens, per layer (B, heads, P, head width); left as they are.
             keep: whether to return the keys and values of all P + N tokens.
+            present: (B, N), bool, for a mask that is None: False on padding; None: all are real.
 
         Returns:
             Hidden states (B, N, D), after the final norm, and the keys and values (empty unless `keep`).
@@ -89,28 +97,58 @@ class CausalBackbone(nn.Module):
                 model can't follow.
         """
         cache = self.remember(past) if past or keep else None
-        hidden = self.read(embeddings, mask, positions, cache)
+        hidden = self.read(embeddings, mask, positions, cache, present)
         return hidden, self.remembered(cache) if keep and cache is not None else []
 
-    def read(self, embeddings: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache | None) -> Tensor:
+    def read(
+        self,
+        embeddings: Tensor,
+        mask: Tensor | None,
+        positions: Tensor,
+        cache: DynamicCache | None,
+        present: Tensor | None = None,
+    ) -> Tensor:
         """As `forward`, but with a cache that is continued in place."""
         self._check(positions)
+        if mask is None:
+            real = embeddings.new_ones(embeddings.shape[:2], dtype=torch.bool) if present is None else present
+            if self._reads_in_order(real):
+                # All ones, for then transformers leaves the mask out and the kernel knows that attention is causal.
+                # What padding behind the text sees is seen by nobody.
+                return self._pass(embeddings, torch.ones_like(real), positions, cache).last_hidden_state
+            mask = causal(real)
         if self.recurrent:
-            present = recurrent.present_tokens(mask, positions)
-            return recurrent.read(self.model.base_model, embeddings, present, cache)
+            tokens = recurrent.present_tokens(mask, positions)
+            return recurrent.read(self.model.base_model, embeddings, tokens, cache)
         watch = self.training and bool(getattr(self.model.config, "router_aux_loss_coef", None))
-        output = self.model.base_model(
-            inputs_embeds=embeddings,
-            attention_mask=self._masks(mask, embeddings.dtype),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            **({"output_router_logits": True} if watch else {}),
-        )
+        more = {"output_router_logits": True} if watch else {}
+        output = self._pass(embeddings, self._masks(mask, embeddings.dtype), positions, cache, **more)
         if self._distance is not None:
             self._distance.bias = None
         self._balance = self._balanced(output.router_logits, mask) if watch else None
         return output.last_hidden_state
+
+    def _pass(self, embeddings: Tensor, masks: Any, positions: Tensor, cache: DynamicCache | None, **more: Any) -> Any:
+        return self.model.base_model(
+            inputs_embeds=embeddings,
+            attention_mask=masks,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **more,
+        )
+
+    def _reads_in_order(self, present: Tensor) -> bool:
+        """Whether causal attention among present tokens (B, N) is all that a pass without a mask needs.
+
+        Not so for padding before the text, for distances and windows, which are counted in tokens that are seen, and
+        for a balance of experts, which is weighed over them.
+        """
+        config = self.model.config
+        window = getattr(config, "sliding_window", None)
+        special = self.recurrent or self._distance is not None or getattr(config, "router_aux_loss_coef", None)
+        near = window is not None and present.shape[1] > window
+        return not special and not near and present.device.type != "meta" and padded_behind(present)
 
     def remember(self, past: KeyValues | None) -> DynamicCache:
         """A cache for `read` that holds `past`, or nothing yet."""

@@ -20,6 +20,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from embodied.lvlm.adapters.base import BLIND, Adapter, Sight
 from embodied.lvlm.backbones.causal import CausalBackbone, KeyValues
+from embodied.lvlm.backbones.masks import causal
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,12 @@ def read(
     start = before.next if before is not None else torch.zeros(rows, dtype=torch.long, device=present.device)
     if positions is None:
         positions = start.unsqueeze(1) + (present.cumsum(1) - 1).clamp(min=0)
-    if mask is None:
-        mask = causal_mask(earlier, present)
+    if mask is None and before is not None:
+        mask = causal(present, earlier)
     for adapter in adapters:
         adapter.see(sight)
-    hidden, past = backbone(embeddings, mask, positions, past=before.past if before is not None else None, keep=True)
+    past = None if before is None else before.past
+    hidden, past = backbone(embeddings, mask, positions, past, keep=True, present=present)
     last = new - 1 - present.flip(1).int().argmax(1)
     furthest = (positions if positions.ndim == 2 else positions.amax(0)).masked_fill(~present, -1).amax(1)
     return Read(
@@ -88,14 +90,6 @@ def read(
         hidden=hidden[torch.arange(rows, device=hidden.device), last],
         sight=sight.onward(present),
     )
-
-
-def causal_mask(earlier: Tensor, present: Tensor) -> Tensor:
-    """(B, N, P + N), bool: causal among `present` (B, N), behind `earlier` (B, P); padding sees itself."""
-    new = present.shape[1]
-    among = torch.ones(new, new, dtype=torch.bool, device=present.device).tril() & present.unsqueeze(1)
-    among = among | torch.eye(new, dtype=torch.bool, device=present.device)
-    return torch.cat([earlier.unsqueeze(1).expand(-1, new, -1), among], dim=2)
 
 
 def repeat(prefix: Read, times: int) -> Read:

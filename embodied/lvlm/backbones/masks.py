@@ -14,6 +14,22 @@ import torch
 from torch import Tensor
 
 
+def causal(present: Tensor, earlier: Tensor | None = None) -> Tensor:
+    """(B, N, P + N), bool: causal among `present` (B, N), behind all of `earlier` (B, P); padding sees itself.
+
+    That padding sees itself keeps its softmax defined.
+    """
+    new = present.shape[1]
+    among = torch.ones(new, new, dtype=torch.bool, device=present.device).tril() & present.unsqueeze(1)
+    among = among | torch.eye(new, dtype=torch.bool, device=present.device)
+    return among if earlier is None else torch.cat([earlier.unsqueeze(1).expand(-1, new, -1), among], dim=2)
+
+
+def padded_behind(present: Tensor) -> bool:
+    """Whether padding, if any, comes behind all that is real in each row of (B, N): then causal tokens never see it."""
+    return bool((present[:, 1:] <= present[:, :-1]).all())
+
+
 def distances(mask: Tensor) -> Tensor:
     """(B, N, P + N), int: how many seen tokens lie between each token and another, itself included; negative: ahead."""
     new = mask.shape[1]
