@@ -33,11 +33,13 @@ class Furnisher:
             keep = [clearance(door) for door in self.spec.doors if place in door.rooms]
             hung: list[tuple[int, float, float, float]] = []  # wall, from, to, height of what stands there
             needed = {name for name, chance in ROOMS[room.kind] if chance == 1}
+            if room.kind == "bedroom":
+                beds = ("bed", "single bed") if self.rng.random() < 0.7 else ("single bed",)
+                if not any(self._place(place, PIECES[name], taken, keep, hung) for name in beds):
+                    return None
             for name, chance in ROOMS[room.kind]:
                 if self.rng.random() < chance and self._place(place, PIECES[name], taken, keep, hung):
                     needed.discard(name)
-            if room.kind == "bedroom" and not any(o.room == place and o.category == "bed" for o in self.objects):
-                self._place(place, PIECES["single bed"], taken, keep, hung)
             if len(needed) > (1 if room.kind in ("living room", "dining room", "office") else 0):
                 return None
             self._windows(place, hung)

@@ -25,7 +25,7 @@ def generate(
     seed: int,
     width: tuple[float, float] = (9.0, 14.0),
     depth: tuple[float, float] = (7.0, 11.0),
-    room_area: float = 14.0,
+    room_area: float = 16.0,
     agent_radius: float = 0.2,
     height: float = 2.6,
     attempts: int = 200,

@@ -22,7 +22,7 @@ _near = np.float32(NEAR)
 _options = {"cache": True, "nogil": True, "fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"}, "error_model": "numpy"}
 
 
-@njit(inline="always", **_options)
+@njit(**_options)
 def noise(i, j):
     """A repeatable number in 0..1 for a cell of a pattern."""
     n = (i * 1619 + j * 6971) & 0x7FFF
@@ -105,7 +105,7 @@ def paint(rgb, colours, surface, mix, light):
         rgb[k] = np.uint8(min(np.float32(255), max(np.float32(0), value + np.float32(0.5))))
 
 
-@njit(inline="always", **_options)
+@njit(**_options)
 def enter(dx, dy, ox, oy, bounds, k, is_round):
     """Where a ray of the plan enters and leaves a part, and by which face; leaves before it enters where it misses.
 

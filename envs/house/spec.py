@@ -242,6 +242,8 @@ def _material(value: Any) -> Material:
 def _check(spec: HouseSpec) -> HouseSpec:
     if not spec.rooms:
         raise ValueError("it has no rooms")
+    if not 1 <= spec.height <= 20 or not 0 < spec.agent_radius < 1:
+        raise ValueError(f"a ceiling at {spec.height} m and an agent of radius {spec.agent_radius} m are not a home's")
     if not 0 < spec.door_height <= spec.height:
         raise ValueError(f"doors of {spec.door_height} m should be lower than the ceiling at {spec.height} m")
     for place, item in enumerate(spec.objects):
