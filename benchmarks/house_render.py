@@ -41,10 +41,14 @@ def pybullet(scene: Scene, size: int) -> Frame:
         half = (high - low) / 2
         color = [*(scene.colours[place, :3] / 255), 1] if place < scene.parts else [0.7, 0.7, 0.7, 1]
         if place < scene.parts and scene.round[place]:
-            shape = bullet.createVisualShape(bullet.GEOM_CYLINDER, radius=half[0], length=2 * half[2], rgbaColor=color)
+            shape = bullet.createVisualShape(
+                bullet.GEOM_CYLINDER, radius=half[0], length=2 * half[2], rgbaColor=color, physicsClientId=world
+            )
         else:
-            shape = bullet.createVisualShape(bullet.GEOM_BOX, halfExtents=half.tolist(), rgbaColor=color)
-        bullet.createMultiBody(0, -1, shape, ((low + high) / 2).tolist())
+            shape = bullet.createVisualShape(
+                bullet.GEOM_BOX, halfExtents=half.tolist(), rgbaColor=color, physicsClientId=world
+            )
+        bullet.createMultiBody(0, -1, shape, ((low + high) / 2).tolist(), physicsClientId=world)
     projection = bullet.computeProjectionMatrixFOV(90, 1, 0.01, 30)
 
     def draw(cameras: np.ndarray) -> None:

@@ -101,9 +101,7 @@ class Furnisher:
         for category, colours, shapes in piece.carries:
             build(category, colours, shapes, below)
 
-    def _part(
-        self, shape: Shape, main: Material, wall: int, along: float, away: float, inside: Rectangle
-    ) -> Part:
+    def _part(self, shape: Shape, main: Material, wall: int, along: float, away: float, inside: Rectangle) -> Part:
         slot, kind, (x0, y0, z0, x1, y1, z1) = shape
         a, b, c, d = turned((x0, y0, x1, y1), wall, along, away, inside)
         z1 = min(z1, self.spec.height)
@@ -118,7 +116,12 @@ class Furnisher:
             hung.append((spot[0], spot[1], spot[1] + piece.width, 9.0))
 
     def _free_wall(
-        self, place: int, width: float, low: float, hung: list[tuple[int, float, float, float]], walls: tuple[int, ...] = (0, 1, 2, 3)
+        self,
+        place: int,
+        width: float,
+        low: float,
+        hung: list[tuple[int, float, float, float]],
+        walls: tuple[int, ...] = (0, 1, 2, 3),
     ) -> tuple[int, float] | None:
         x0, y0, x1, y1 = self.spec.rooms[place].inside
         for _ in range(16):
@@ -131,7 +134,10 @@ class Furnisher:
             doors = [clearance(door) for door in self.spec.doors if place in door.rooms]
             if any(overlap(area, door, 0.05) for door in doors):
                 continue
-            if all(w != wall or along >= b + 0.08 or along + width <= a - 0.08 or high < low - 0.05 for w, a, b, high in hung):
+            if all(
+                w != wall or along >= b + 0.08 or along + width <= a - 0.08 or high < low - 0.05
+                for w, a, b, high in hung
+            ):
                 return wall, along
         return None
 
@@ -142,7 +148,12 @@ class Furnisher:
         x0, y0, x1, y1 = room.inside
         out = []
         for wall in range(4):
-            middle = ((bx0 + bx1) / 2, by0 - 0.2), (bx1 + 0.2, (by0 + by1) / 2), ((bx0 + bx1) / 2, by1 + 0.2), (bx0 - 0.2, (by0 + by1) / 2)
+            middle = (
+                ((bx0 + bx1) / 2, by0 - 0.2),
+                (bx1 + 0.2, (by0 + by1) / 2),
+                ((bx0 + bx1) / 2, by1 + 0.2),
+                (bx0 - 0.2, (by0 + by1) / 2),
+            )
             strip = (
                 (bx0, by0 - 0.3, bx1, by0 - 0.1), (bx1 + 0.1, by0, bx1 + 0.3, by1),
                 (bx0, by1 + 0.1, bx1, by1 + 0.3), (bx0 - 0.3, by0, bx0 - 0.1, by1),

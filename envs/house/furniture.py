@@ -59,9 +59,7 @@ def cylinder(slot: str, x: float, y: float, radius: float, low: float, high: flo
 
 
 def legs(slot: str, x0: float, y0: float, x1: float, y1: float, high: float, thick: float = 0.05) -> tuple[Shape, ...]:
-    return tuple(
-        box(slot, x, y, 0.0, x + thick, y + thick, high) for x in (x0, x1 - thick) for y in (y0, y1 - thick)
-    )
+    return tuple(box(slot, x, y, 0.0, x + thick, y + thick, high) for x in (x0, x1 - thick) for y in (y0, y1 - thick))
 
 
 FABRIC = ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink", "beige", "grey")

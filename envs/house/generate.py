@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from envs.house.furnish import Furnisher
+from envs.house.furniture import shade
 from envs.house.plan import GRID, MARGIN, OPENING, Cells, choose_uses, connected, metres, shared, split
 from envs.house.spec import Door, HouseSpec, Material, Room
-from envs.house.furniture import shade
 
 WALLS = (
     (226, 216, 198), (206, 216, 208), (208, 214, 226), (232, 222, 206), (222, 204, 196), (214, 208, 222),
@@ -69,7 +69,7 @@ def _attempt(
     agent_radius: float,
     height: float,
 ) -> HouseSpec | None:
-    size = [int(round(rng.uniform(*limits) * GRID)) for limits in (width, depth)]
+    size = [round(rng.uniform(*limits) * GRID) for limits in (width, depth)]
     cells = split(rng, (0, 0, size[0], size[1]), room_area, int(1.8 * GRID))
     cells = _cut_corner(rng, cells)
     if not 4 <= len(cells) <= 14:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components, dijkstra
 
-from envs.house.plane import NORMALS, SKIN, blocked, corners, depths, octagons, sight, slide, through
+from envs.house.plane import NORMALS, SKIN, corners, depths, octagons, sight, slide, through
 from envs.house.scene import build_scene
 from envs.house.spec import HouseSpec
 
@@ -62,7 +62,7 @@ class PathFinder:
     def __init__(self, house: HouseSpec, radius: float | None = None, height: float = 1.5) -> None:
         self.house = house
         self.radius = house.agent_radius if radius is None else float(radius)
-        if not 0 < self.radius < 2 or not 0 < height:
+        if not 0 < self.radius < 2 or not height > 0:
             raise ValueError(f"an agent of radius {self.radius} m and height {height} m should have both above 0")
         self.scene = build_scene(house)
         self.planes = octagons(self.scene, self.radius, height)
@@ -132,8 +132,10 @@ class PathFinder:
         if not np.isfinite(from_start).any() or not np.isfinite(to_goal).any():
             where = "start" if not np.isfinite(from_start).any() else "goal"
             point = (a if where == "start" else b)[0]
-            raise ValueError(f"the {where} ({point[0]:.3f}, {point[1]:.3f}) is not navigable in house {self.house.seed}")
-        if not blocked(*a[0], *b[0], self.planes, NORMALS, SKIN):
+            raise ValueError(
+                f"the {where} ({point[0]:.3f}, {point[1]:.3f}) is not navigable in house {self.house.seed}"
+            )
+        if np.isfinite(self._sight(a, b)[0, 0]):
             return np.concatenate([a, b])
         total = from_start[:, None] + self.lengths + to_goal[None]
         first, here = np.unravel_index(int(np.argmin(total)), total.shape)
@@ -201,7 +203,9 @@ class PathFinder:
             good = np.flatnonzero(self.is_navigable(points))
             if len(good):
                 return np.array(points[good[0]])
-        raise ValueError(f"house {self.house.seed} has no navigable point in {'it' if room is None else f'room {room}'}")
+        raise ValueError(
+            f"house {self.house.seed} has no navigable point in {'it' if room is None else f'room {room}'}"
+        )
 
     def top_down(self, resolution: float = 0.05) -> TopDownMap:
         """The plan as images; what hangs above 2 m is left out.

@@ -86,7 +86,9 @@ def choose_uses(
     inner: list[tuple[int, int]] = list(neighbours)
     for room in small:
         rest = [edge for edge in inner if room not in edge]
-        if baths < (2 if count >= 8 else 1) and _joined(count, rest, [i for i, u in enumerate(uses) if u == "bathroom"] + [room]):
+        if baths < (2 if count >= 8 else 1) and _joined(
+            count, rest, [i for i, u in enumerate(uses) if u == "bathroom"] + [room]
+        ):
             uses[room] = "bathroom"
             inner = rest
             baths += 1

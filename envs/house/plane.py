@@ -38,7 +38,7 @@ def octagons(scene: Scene, radius: float, height: float, step: float = 0.02) -> 
     sums = np.where(is_round[:, None], circle, sums)
     planes = np.concatenate([np.stack([-x0, x1, -y0, y1], 1), sums], 1) + grow
     planes = np.unique(planes, axis=0)
-    inside = (planes[:, None] <= planes[None] + 1e-12).all(-1)  # row lies in column
+    inside: np.ndarray = np.all(planes[:, None] <= planes[None] + 1e-12, axis=-1)  # row lies in column
     np.fill_diagonal(inside, False)
     return np.ascontiguousarray(planes[~inside.any(1)])
 

@@ -10,6 +10,8 @@ What every renderer here means: a pixel shows the nearest surface that its centr
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -19,7 +21,12 @@ LIGHT = (0.80, 0.88, 0.72, 0.78, 0.55, 1.0)
 """Brightness of faces towards -x, +x, -y, +y, down and up; 6 is a cylinder's side, in between by its normal."""
 
 _near = np.float32(NEAR)
-_options = {"cache": True, "nogil": True, "fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"}, "error_model": "numpy"}
+_options: dict[str, Any] = {
+    "cache": True,
+    "nogil": True,
+    "fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"},
+    "error_model": "numpy",
+}
 
 
 @njit(**_options)

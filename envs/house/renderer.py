@@ -103,5 +103,5 @@ class Renderer:
             scene.instance, scene.rooms, n_rooms, np.float32(scene.height), np.float32(self.focal),
             rgb, depth, semantic, instance, want_rgb, want_ids,
         )  # fmt: skip
-        made = {"rgb": rgb, "depth": depth, "semantic": semantic, "instance": instance}
+        made: dict[str, np.ndarray] = {"rgb": rgb, "depth": depth, "semantic": semantic, "instance": instance}
         return {name: made[name] for name in self.outputs}

@@ -54,10 +54,7 @@ class TorchRenderer:
     def render(self, cameras: np.ndarray) -> dict[str, np.ndarray]:
         """See `Renderer.render`."""
         origins, directions = self.rays(torch.as_tensor(check_poses(cameras)).to(self.device))
-        pieces = [
-            self.cast(o, d)
-            for o, d in zip(origins.split(self.chunk), directions.split(self.chunk), strict=True)
-        ]
+        pieces = [self.cast(o, d) for o, d in zip(origins.split(self.chunk), directions.split(self.chunk), strict=True)]
         shape = (len(cameras), self.height, self.width)
         kinds = {"rgb": np.uint8, "depth": np.float32, "semantic": np.uint8, "instance": np.uint16}
         return {

@@ -12,6 +12,8 @@ from envs.house.generate import generate
 pytestmark = pytest.mark.simulator("numba")
 
 pathfinder = pytest.importorskip("envs.house.pathfinder", exc_type=ImportError)
+import itertools
+
 from envs.house.plane import NORMALS, depths  # noqa: E402
 
 SMALL = generate(4, width=(7, 8), depth=(5.5, 6.5), room_area=10)
@@ -49,11 +51,11 @@ def test_geodesics_are_a_metric(finder):
 @pytest.mark.parametrize("finder", FINDERS)
 def test_a_path_is_as_long_as_the_geodesic_and_keeps_the_radius_from_everything(finder):
     points = some_points(finder, 12, 1)
-    for a, b in zip(points, points[1:], strict=False):
+    for a, b in itertools.pairwise(points):
         path = finder.path(a, b)
         assert (path[0] == a).all() and (path[-1] == b).all()
         assert np.hypot(*np.diff(path, axis=0).T).sum() == pytest.approx(finder.geodesic(a, b), abs=1e-9)
-        along = np.concatenate([np.linspace(p, q, 60) for p, q in zip(path, path[1:], strict=False)])
+        along = np.concatenate([np.linspace(p, q, 60) for p, q in itertools.pairwise(path)])
         assert gaps(finder, along).min() > finder.radius - 2e-5
         if (gaps(finder, np.linspace(a, b, 400)) > finder.radius * 1.09).all():
             assert finder.geodesic(a, b) == pytest.approx(np.hypot(*(a - b)), abs=1e-9)

@@ -59,9 +59,7 @@ def test_depth_and_ids_are_those_of_the_surface_that_a_ray_meets_first(pitch):
         images = Renderer(scene, size, size, view).render(cameras)
         focal = size / 2 / math.tan(math.radians(view) / 2)
         for b, (x, y, z, heading, tilt) in enumerate(cameras):
-            forward = np.array(
-                [math.cos(heading) * math.cos(tilt), math.sin(heading) * math.cos(tilt), math.sin(tilt)]
-            )
+            forward = np.array([math.cos(heading) * math.cos(tilt), math.sin(heading) * math.cos(tilt), math.sin(tilt)])
             right = np.array([math.sin(heading), -math.cos(heading), 0])
             up = np.cross(right, forward)
             for row, column in rng.integers(0, size, (25, 2)):
@@ -123,9 +121,7 @@ def test_two_things_of_a_category_have_two_ids_and_the_ids_name_them():
             assert HOUSES[0].objects[instance.object].category == instance.category
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"height": 0}, {"field_of_view": 180}, {"outputs": ("flow",)}, {"outputs": ()}]
-)
+@pytest.mark.parametrize("arguments", [{"height": 0}, {"field_of_view": 180}, {"outputs": ("flow",)}, {"outputs": ()}])
 def test_a_camera_that_cannot_be_is_refused(arguments):
     with pytest.raises(ValueError):
         Renderer(HOUSES[0], **arguments)

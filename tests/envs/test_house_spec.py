@@ -28,7 +28,7 @@ def test_a_seed_gives_these_bytes_on_any_machine():
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_room_is_reached_by_a_disc_of_the_stated_radius(seed):
-    """By flood fill on a 2 cm grid of true distances to the raw boxes, which shares nothing with the generator's check."""
+    """By flood fill on a 2 cm grid of true distances to the raw boxes, unlike the generator's own check."""
     house = HOUSES[seed]
     scene = build_scene(house)
     x1, y1 = house.bounds[2:]
@@ -131,7 +131,8 @@ def test_an_object_of_no_category_and_one_inside_out_are_refused():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"seed": -1}, {"seed": 0, "width": (3, 4)}, {"seed": 0, "agent_radius": 0.6}, {"seed": 0, "height": 1}]
+    "arguments",
+    [{"seed": -1}, {"seed": 0, "width": (3, 4)}, {"seed": 0, "agent_radius": 0.6}, {"seed": 0, "height": 1}],
 )
 def test_a_house_that_cannot_be_is_refused(arguments):
     with pytest.raises(ValueError):
