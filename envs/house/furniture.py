@@ -113,7 +113,8 @@ PIECES: dict[str, Piece] = {
         box("dark", 0.645, 0.6, 0.1, 0.655, 0.605, 2.05), box("metal", 0.58, 0.6, 1.0, 0.6, 0.63, 1.25),
         box("metal", 0.7, 0.6, 1.0, 0.72, 0.63, 1.25))),
     "chest": Piece("chest_of_drawers", 1.0, 0.5, 0.6, (*WOOD, "teal", "green"), ("planks", "plain"), (
-        box("main", 0, 0, 0.05, 1.0, 0.48, 0.9), *(box("dark", 0.04, 0.48, z, 0.96, 0.485, z + 0.015) for z in (0.33, 0.6)),
+        box("main", 0, 0, 0.05, 1.0, 0.48, 0.9),
+        *(box("dark", 0.04, 0.48, z, 0.96, 0.485, z + 0.015) for z in (0.33, 0.6)),
         *(box("metal", 0.4, 0.48, z, 0.6, 0.5, z + 0.03) for z in (0.18, 0.46, 0.74)))),
     "bookcase": Piece("shelving", 0.9, 0.32, 0.5, WOOD, ("planks",), (
         box("main", 0, 0, 0, 0.03, 0.32, 1.9), box("main", 0.87, 0, 0, 0.9, 0.32, 1.9),
@@ -124,8 +125,10 @@ PIECES: dict[str, Piece] = {
          ("objects", FABRIC, (box("main", 0.3, 0.04, 0.98, 0.84, 0.25, 1.25),)))),
     "counter": Piece("counter", 1.8, 0.62, 0.8, PAINT, ("planks", "plain"), (
         box("main", 0, 0, 0.08, 1.8, 0.58, 0.86), box("dark", 0, 0.04, 0, 1.8, 0.54, 0.08),
-        box("stone", 0, 0, 0.86, 1.8, 0.62, 0.9), *(box("dark", x, 0.58, 0.12, x + 0.01, 0.585, 0.82) for x in (0.6, 1.2))),
-        (("sink", ("grey", "white"), (box("main", 0.65, 0.1, 0.9, 1.15, 0.52, 0.93), box("metal", 0.88, 0.04, 0.9, 0.92, 0.08, 1.15),
+        box("stone", 0, 0, 0.86, 1.8, 0.62, 0.9),
+        *(box("dark", x, 0.58, 0.12, x + 0.01, 0.585, 0.82) for x in (0.6, 1.2))),
+        (("sink", ("grey", "white"), (box("main", 0.65, 0.1, 0.9, 1.15, 0.52, 0.93),
+        box("metal", 0.88, 0.04, 0.9, 0.92, 0.08, 1.15),
                                       box("metal", 0.88, 0.04, 1.12, 0.92, 0.26, 1.15))),)),
     "refrigerator": Piece("appliances", 0.7, 0.68, 0.7, ("white", "grey", "red", "teal"), ("plain",), (
         box("main", 0, 0, 0.04, 0.7, 0.65, 1.8), box("dark", 0, 0.65, 1.2, 0.7, 0.655, 1.215),
@@ -156,12 +159,14 @@ PIECES: dict[str, Piece] = {
     "mirror": Piece("mirror", 0.6, 0.03, 0.0, ("grey",), ("plain",), (
         box("wood", 0, 0, 0.9, 0.6, 0.02, 1.9), box("mirror", 0.05, 0.02, 0.95, 0.55, 0.025, 1.85)), hangs=True),
     "fireplace": Piece("fireplace", 1.3, 0.4, 0.7, ("red", "white", "grey", "brown"), ("bricks",), (
-        box("main", 0, 0, 0, 0.3, 0.4, 0.8), box("main", 1.0, 0, 0, 1.3, 0.4, 0.8), box("dark", 0.3, 0, 0, 1.0, 0.1, 0.8),
+        box("main", 0, 0, 0, 0.3, 0.4, 0.8), box("main", 1.0, 0, 0, 1.3, 0.4, 0.8),
+        box("dark", 0.3, 0, 0, 1.0, 0.1, 0.8),
         box("main", 0, 0, 0.8, 1.3, 0.4, 1.15), box("stone", -0.05, 0, 1.15, 1.35, 0.45, 1.2),
         box("main", 0.3, 0, 1.2, 1.0, 0.3, 2.6))),
     "plant": Piece("plant", 0.5, 0.5, 0.2, ("green", "teal"), ("dots", "checker"), (
         cylinder("pot", 0.25, 0.25, 0.16, 0, 0.34), cylinder("wood", 0.25, 0.25, 0.03, 0.34, 0.6),
-        cylinder("main", 0.25, 0.25, 0.25, 0.6, 0.95), cylinder("main", 0.25, 0.25, 0.17, 0.95, 1.25)), free_standing=True),
+        cylinder("main", 0.25, 0.25, 0.25, 0.6, 0.95),
+        cylinder("main", 0.25, 0.25, 0.17, 0.95, 1.25)), free_standing=True),
     "lamp": Piece("lighting", 0.4, 0.4, 0.2, ("yellow", "white", "orange", "pink"), ("plain", "stripes"), (
         cylinder("metal", 0.2, 0.2, 0.14, 0, 0.03), cylinder("metal", 0.2, 0.2, 0.02, 0.03, 1.4),
         cylinder("main", 0.2, 0.2, 0.2, 1.4, 1.7))),

@@ -1,15 +1,15 @@
 """The plane an agent's centre moves in: obstacles grown by the agent's radius, each a convex octagon.
 
 An octagon is the eight numbers x0, x1, y0, y1, p0, p1, q0, q1 with x0 <= x <= x1, y0 <= y <= y1, p0 <= x + y <= p1 and
-q0 <= x - y <= q1. Growing a rectangle or a circle by the octagon around the agent's disc is exact in this form, and keeps
-the disc itself at least as far away: at most 8.3 % of the radius more, at a corner.
+q0 <= x - y <= q1. Growing a rectangle or a circle by the octagon around the agent's disc is exact in this form, and
+keeps the disc itself at least as far away: at most 8.3 % of the radius more, at a corner.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from envs.house.compiling import njit
 from envs.house.scene import Scene
 
 SKIN = 1e-6

@@ -13,7 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from envs.house.compiling import njit
 
 NEAR = 0.01
 FLOOR, CEILING = -1, -2

@@ -190,7 +190,9 @@ class HouseSpec:
                         Door(
                             (int(d["rooms"][0]), int(d["rooms"][1])),
                             int(d["axis"]),
-                            *_numbers([d[k] for k in ("position", "low", "high")], 3),
+                            float(d["position"]),
+                            float(d["low"]),
+                            float(d["high"]),
                             _material(d["material"]),
                         )
                         for d in value["doors"]

@@ -1,5 +1,5 @@
-"""The same pictures in plain torch: every ray against every part. Slow on a CPU, made for batches on an accelerator, and
-the independent statement of what the compiled renderer draws."""
+"""The same pictures in plain torch: every ray against every part. Slow on a CPU, made for batches on an accelerator,
+and the independent statement of what the compiled renderer draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Walking in a house: geodesics are shortest, sliding never enters an obstacle, snapping finds the nearest free point."""
+"""Walking in a house: geodesics are shortest, sliding stays out of obstacles, snapping finds the nearest free point."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,6 @@ pytestmark = pytest.mark.simulator("numba")
 
 pathfinder = pytest.importorskip("envs.house.pathfinder", exc_type=ImportError)
 import itertools
-
-from envs.house.plane import NORMALS, depths  # noqa: E402
 
 SMALL = generate(4, width=(7, 8), depth=(5.5, 6.5), room_area=10)
 FINDERS = [pathfinder.PathFinder(house) for house in (SMALL, generate(2))]
@@ -134,7 +132,7 @@ def test_walking_never_enters_an_obstacle_and_never_goes_further_than_asked(seed
         target = here + stride * np.array([np.cos(heading), np.sin(heading)])
         for sliding in (False, True):
             there, hit = finder.step(here, target, sliding)
-            assert depths(there[None], finder.planes, NORMALS)[0] <= 1e-6
+            assert plane.depths(there[None], finder.planes, plane.NORMALS)[0] <= 1e-6
             assert np.hypot(*(there - here)) <= stride + 1e-6
             assert hit or np.allclose(there, target)
             assert np.isfinite(finder.geodesic(here, there)), "the walk went through a wall"
