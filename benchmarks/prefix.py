@@ -1,10 +1,10 @@
 """Eight questions on one picture: the picture read once (`Assistant.ask`) against read again for each.
 
-    python benchmarks/prefix.py [--threads 1] [--questions 8] [--tokens 3] [--rounds 5]
+    python benchmarks/prefix.py [--threads 1] [--questions 8] [--tokens 2] [--rounds 5]
 
 The model is LLaVA-1.5's shape with random weights: a CLIP transformer whose last but one layer is read, 336 pixels and
 patches of 14, hence 576 tokens a picture; a two-layer projection; a Llama; Vicuna's template. Three ways answer the
-same questions with the same number of greedy tokens:
+same questions with the same number of greedy tokens, two as for a yes and the end of the text:
 
 - `once`: `Assistant.ask`. What the prompts share is read in one row, the questions behind it in a batch.
 - `batch`: `Assistant.respond` with all eight conversations at a time, each with the picture.
@@ -44,7 +44,7 @@ MODEL = {
     "encoder": {
         "_target_": "embodied.lvlm.encoders.vision.VisionTransformer",
         "config": {"model_type": "clip_vision_model", "image_size": SIDE, "patch_size": PATCH}
-        | {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 3},
+        | {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 3},
         "layer": -2,
         "norm": False,
         "fit": "pad",
@@ -53,8 +53,8 @@ MODEL = {
     "resolution": {"_target_": "embodied.lvlm.resolution.single.SingleView"},
     "backbone": {
         "_target_": "embodied.lvlm.backbones.causal.CausalBackbone",
-        "config": {"model_type": "llama", "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6}
-        | {"num_attention_heads": 6, "max_position_embeddings": 2048, "initializer_range": 0.06},
+        "config": {"model_type": "llama", "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 4}
+        | {"num_attention_heads": 8, "max_position_embeddings": 2048, "initializer_range": 0.06},
     },
 }
 QUESTIONS = (
@@ -120,7 +120,7 @@ def peak() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    for name, default in {"threads": 1, "questions": 8, "tokens": 3, "rounds": 5}.items():
+    for name, default in {"threads": 1, "questions": 8, "tokens": 2, "rounds": 5}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--only", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -89,14 +89,22 @@ class Assistant(nn.Module):
 
     # conversations to tensors
 
-    def prepare(self, messages: Conversation, sample: str = "", prompt: bool = False) -> Ready:
+    def prepare(
+        self,
+        messages: Conversation,
+        sample: str = "",
+        prompt: bool = False,
+        looked: dict[int, Picture | Clip] | None = None,
+    ) -> Ready:
         """A conversation as ids and pixels; with `prompt`, one that ends with the user and is to be answered.
+
+        Conversations about the same picture may share `looked`, where what has been read from disk is kept.
 
         Raises:
             BrokenSample: a picture or film is missing or damaged.
             ValueError: one line that names the sample (`ChatEncoder`).
         """
-        looked: dict[int, Picture | Clip] = {}  # turns are measured again where some were left out
+        looked = {} if looked is None else looked  # turns are measured again where some were left out
         seen: list[Picture | Clip] = []
         faults: list[BrokenSample] = []
 
@@ -298,7 +306,8 @@ class Assistant(nn.Module):
             [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
             for question in questions
         ]
-        rows = [self.prepare(each, prompt=True) for each in conversations]
+        looked: dict[int, Picture | Clip] = {}
+        rows = [self.prepare(each, prompt=True, looked=looked) for each in conversations]
         shared = _shared([row.encoded for row in rows])
         if self._decoder is not None or shared <= max(i for i, slot in enumerate(rows[0].encoded.slots) if slot):
             return self.respond(conversations, max_new_tokens=max_new_tokens)  # the question comes first

@@ -18,6 +18,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 
 from embodied.lvlm.backbones import recurrent
 from embodied.lvlm.backbones.alibi import measure_distance
+from embodied.lvlm.backbones.cache import roomy
 from embodied.lvlm.backbones.headed import HEADLESS, HeadedTextModel
 from embodied.lvlm.backbones.masks import additive, causal, padded_behind, windowed
 from embodied.lvlm.encoders.vision import plain
@@ -154,7 +155,7 @@ class CausalBackbone(nn.Module):
         """A cache for `read` that holds `past`, or nothing yet."""
         if self.recurrent:
             return recurrent.restored(self.model.config, past)
-        return DynamicCache(ddp_cache_data=past) if past else DynamicCache()
+        return roomy(past)
 
     def remembered(self, cache: DynamicCache) -> KeyValues:
         """What a cache holds."""

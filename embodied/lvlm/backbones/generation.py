@@ -96,12 +96,17 @@ def repeat(prefix: Read, times: int) -> Read:
     """Each row `times` times over: one picture for many questions."""
     seen = torch.ones(len(prefix.present), 1, dtype=torch.bool, device=prefix.present.device)
     return Read(
-        past=[(one.repeat_interleave(times, 0), two.repeat_interleave(times, 0)) for one, two in prefix.past],
+        past=[(_repeated(one, times), _repeated(two, times)) for one, two in prefix.past],
         present=prefix.present.repeat_interleave(times, 0),
         next=prefix.next.repeat_interleave(times, 0),
         hidden=prefix.hidden.repeat_interleave(times, 0),
         sight=prefix.sight.onward(seen, times),
     )
+
+
+def _repeated(states: Tensor, times: int) -> Tensor:
+    """Each row `times` times over; a single one without a copy, which reading on makes anyway."""
+    return states.expand(times, *states.shape[1:]) if len(states) == 1 else states.repeat_interleave(times, 0)
 
 
 @torch.no_grad()
