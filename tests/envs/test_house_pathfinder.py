@@ -1,5 +1,10 @@
 """Walking in a house: geodesics are shortest, sliding stays out of obstacles, snapping finds the nearest free point."""
 
+import importlib
+import importlib.util
+import itertools
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
