@@ -43,13 +43,16 @@ def tune(config: DictConfig) -> dict[str, Any]:
 
     plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     stages = _stages(plain)
-    for name, stage in stages.items():
-        _sources(plain, name, stage)
+    for name in plain["only"] or stages:
+        _sources(plain, name, stages[name])
     readers = {name: open_reader(name, node) for name, node in plain["data"]["sources"].items()}
     before: Path | None = None
     results: dict[str, Any] = {}
     for number, (name, stage) in enumerate(stages.items(), 1):
         folder = Path(plain["out"]) / f"{number}-{name}"
+        if plain["only"] is not None and name not in plain["only"]:
+            before = newest(folder) or before
+            continue
         print(f"stage {name} in {folder}: {_shown(stage)}")
         results = _run(plain, name, stage, folder, before, readers)
         before = newest(folder)
@@ -57,7 +60,7 @@ def tune(config: DictConfig) -> dict[str, Any]:
 
 
 def _stages(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The stages to run, changed as asked.
+    """The recipe's stages, changed as asked.
 
     Raises:
         ValueError: a change to a stage that does not exist, or of something a stage does not say.
@@ -70,11 +73,10 @@ def _stages(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             raise ValueError(f"stages has '{name}', but the recipe has {', '.join(stages)}")
         stages[name] |= changes
     check_stages(stages, "stages")
-    only = plain["only"]
-    for name in only or ():
+    for name in plain["only"] or ():
         if name not in stages:
             raise ValueError(f"only has '{name}', but the recipe has {', '.join(stages)}")
-    return {name: stage for name, stage in stages.items() if only is None or name in only}
+    return stages
 
 
 def _sources(plain: Mapping[str, Any], name: str, stage: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,7 +183,7 @@ def _assistant(plain: dict[str, Any], folder: Path | None, readers: Mapping[str,
     import torch
     from transformers import AutoTokenizer
 
-    from embodied.assistant import Assistant
+    from embodied.assistant import Assistant, is_assistant
     from embodied.data.multimodal.films import FilmSampling
     from embodied.lvlm.tokenizers.text import TextTokenizer
     from embodied.lvlm.zoo import Row
@@ -192,7 +194,8 @@ def _assistant(plain: dict[str, Any], folder: Path | None, readers: Mapping[str,
     chat = plain.get("chat") or option("chat", row.chat)
     text = plain["text"]
     if plain["init"]:
-        assistant = Assistant.from_pretrained(plain["init"], chat)
+        own = is_assistant(plain["init"]) and not plain.get("chat")
+        assistant = Assistant.from_pretrained(plain["init"], None if own else chat)
         assistant.max_tokens = assistant.encode.max_tokens = text["max_tokens"]
         assistant.drop_turns = assistant.encode.drop_turns = text["drop_turns"]
         assistant.video = FilmSampling.from_dict(plain["video"])
@@ -222,9 +225,15 @@ def _model(node: dict[str, Any], tokenizer: Any, tiny: bool) -> Any:
 
 def texts(readers: Mapping[str, Reader]) -> Iterator[str]:
     """What is said in the data, to train a tokenizer on: a share of each source that is enough for that."""
+    from embodied.data.multimodal.sample import BrokenSample
+
     for reader in readers.values():
         for index in range(0, len(reader), max(1, len(reader) // 20000)):
-            for message in reader.read(index).messages:
+            try:
+                messages = reader.read(index).messages
+            except BrokenSample:
+                continue  # said, or counted, when its turn to be learned comes
+            for message in messages:
                 yield from (part["text"] for part in message["content"] if part["type"] == "text")
 
 
