@@ -148,7 +148,7 @@ def test_parts_of_a_batch_weigh_by_the_words_that_are_learned(tune):
     for words in (one, two):
         status, _, err = tune(*words, "optimizer=sgd", "only=[tune]", "stages={tune: {lr: 0.1, batch_size: 4}}")
         assert status == 0, err
-    a, b = weights("one/1-tune"), weights("two/1-tune")
+    a, b = weights("one/2-tune"), weights("two/2-tune")
     assert max((a[name].double() - b[name].double()).abs().max().item() for name in a) < 1e-6
 
 

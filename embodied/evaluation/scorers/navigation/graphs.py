@@ -123,7 +123,9 @@ def read_house(file: Path, scan: str) -> House:
         included = [place for place, row in enumerate(rows) if row["included"]]
         names = tuple(str(rows[place]["image_id"]) for place in included)
         poses = np.array([rows[place]["pose"] for place in included], dtype=float).reshape(len(included), 16)
-        free = np.array([rows[place]["unobstructed"] for place in included], dtype=bool).reshape(len(included), len(rows))
+        free = np.array([rows[place]["unobstructed"] for place in included], dtype=bool).reshape(
+            len(included), len(rows)
+        )
     except (KeyError, TypeError, ValueError, IndexError):
         raise ValueError(
             f"{file} is no connectivity file: a list of viewpoints with image_id, pose (16 numbers), included and "
