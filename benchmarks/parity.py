@@ -2,10 +2,11 @@
 
     python benchmarks/parity.py [--only llava qwen2-vl] [--out parity.md]
 
-Tiny random models of `tests/fakes/references.py`, float32 on the CPU, some ten seconds in all. Each row: which models of
-the survey share the architecture, the reference, the largest absolute difference of the logits from the picture on (three
-samples, one of them with two pictures where the family takes several), that of the pixels against the official image
-processor, and whether the weights come back from us bit for bit. Fails where logits differ by 1e-5 or more.
+Tiny random models of `tests/fakes/references.py`, float32 on the CPU, some ten seconds in all. Each row:
+which models of the survey share the architecture, the reference, the largest absolute difference of the
+logits from the picture on (three samples, one of them with two pictures where the family takes several), that
+of the pixels against the official image processor, and whether the weights come back from us bit for bit.
+Fails where logits differ by 1e-5 or more.
 """
 
 from __future__ import annotations
