@@ -25,6 +25,7 @@ CONNECTORS = {
     "temporal module": "temporalmodule", "adaptive pooling": "pooledconnector", "ldp v2": "ldpv2", "ldp": r"\.ldp",
     "c-abstractor": "cabstractor", "abstractor": "abstractor", "vss": "selectivescan", "resampler + mlp": "texthawk",
     "cross-attention + mlp": "dualresolution.*mlpconnector", "cross-attention": "positionalresampler",
+    "perceiver + mlp": "idefics2resampler", "temporal module + linear": "temporalmodule", "vss + mlp": "selectivescan",
     "perceiver": "resampler", "resampler": "resampler", "linear": "linearconnector", "-": "",
     "mlp": "mlpconnector|pooledconnector|mixtureconnector|swiglu|hybridconnector|qwen2_vl_vision",
 }  # fmt: skip
