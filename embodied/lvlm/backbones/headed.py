@@ -23,8 +23,8 @@ class HeadedTextModel(nn.Module):
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__()
-        self.config = config
         self.model: Any = AutoModel.from_config(config)
+        self.config: PreTrainedConfig = self.model.config  # the one that says which attention it runs
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         nn.init.normal_(self.lm_head.weight, std=config.initializer_range)
         self.tie_weights()

@@ -33,14 +33,15 @@ def use_segments(model: nn.Module) -> None:
     Raises:
         ValueError: the family has no `sdpa` attention to take its place.
     """
-    if not getattr(model, "_supports_sdpa", False):
+    attending: Any = getattr(model, "base_model", model)  # a head that we gave it has no attention to choose
+    if not getattr(attending, "_supports_sdpa", False):
         raise ValueError(f"{type(model).__name__} has no sdpa attention: its packed rows need the mask")
-    model.set_attn_implementation(NAME)  # type: ignore[operator]
+    attending.set_attn_implementation(NAME)
 
 
 @contextmanager
-def segmented(spans: Sequence[Span]) -> Iterator[None]:
-    """While a packed batch is read, whose conversations lie there (`embodied.lvlm.chat.rows`)."""
+def segmented(spans: Sequence[Span] | None) -> Iterator[None]:
+    """While a packed batch is read, whose conversations lie there (`embodied.lvlm.chat.rows`); None: by the mask."""
     token = _spans.set(spans)
     try:
         yield
