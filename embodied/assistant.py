@@ -30,7 +30,7 @@ from embodied.lvlm.backbones.generation import Read, generate, read, repeat
 from embodied.lvlm.chat.conversation import ChatEncoder, Renders
 from embodied.lvlm.chat.media import Film, Measured
 from embodied.lvlm.chat.pieces import IGNORED, Encoded
-from embodied.lvlm.chat.rows import pack
+from embodied.lvlm.chat.rows import Layout, pack
 from embodied.lvlm.chat.segments import segmented
 from embodied.lvlm.chat.template import Template
 from embodied.lvlm.model import LVLM, Batch
@@ -231,17 +231,17 @@ class Assistant(nn.Module):
         """Cross-entropy of what the assistant says in a raw batch, a mean over the tokens learned.
 
         Args:
-            batch: of `collate`; with `packed`, the row that each conversation goes to, and `lengths`, its tokens,
-                several are read in one row and know nothing of each other. The loss is the same.
+            batch: of `collate`; with a `layout` (`embodied.lvlm.chat.rows`) several conversations are read in one row
+                and know nothing of each other. The loss is the same.
             generators: none are needed.
         """
         read = self._batch(batch)
-        if "packed" not in batch:
+        layout: Layout | None = batch.get("layout")
+        if layout is None:
             return self.model.loss(read)
         media = [len(row) for row in batch["pictures"]]
-        positions = self.model.positions(read)
-        packed, spans = pack(read, positions, batch["packed"], batch["lengths"], media)
-        with segmented(spans):
+        packed, spans = pack(read, self.model.positions(read), layout, media)
+        with segmented(None if any(layout.shared) else spans):
             return self.model.loss(packed)
 
     # talking

@@ -103,7 +103,7 @@ def open_reader(name: str, node: Mapping[str, Any]) -> Reader:
     """A source's reader: `format` names one of conf/multimodal, further keys are its arguments."""
     from embodied.data.multimodal.readers.base import Reader
 
-    arguments = {key: value for key, value in node.items() if key not in ("kind", "weight", "format")}
+    arguments = {key: value for key, value in node.items() if key not in ("kind", "weight", "together", "format")}
     reader: Reader = build(option("multimodal", str(node["format"])) | arguments, (Reader,))
     return reader
 
@@ -130,7 +130,7 @@ def _run(
     before: Path | None,
     readers: Mapping[str, Reader],
 ) -> dict[str, Any]:
-    from embodied.lvlm.chat.packing import BestFit
+    from embodied.lvlm.chat.packing import BestFit, SharedPrefix
     from embodied.training.conversations import ConversationStream
     from embodied.training.optimizer import OptimizerRecipe
     from embodied.training.processes import main_first, make_accelerator
@@ -158,10 +158,11 @@ def _run(
         schedule = plain["schedule"] | dict(stage.get("schedule", {}))
         factor = make_schedule(schedule["name"], settings.max_steps, schedule["warmup"], schedule["options"])
         weights = {source: float(node.get("weight", len(readers[source]))) for source, node in nodes.items()}
+        together = {source: node["together"] for source, node in nodes.items() if "together" in node}
         chosen = {source: readers[source] for source in nodes}
-        packing = build(plain["packing"], (BestFit,)) if plain.get("packing") else None
+        packing = build(plain["packing"], (BestFit, SharedPrefix)) if plain.get("packing") else None
         stream = ConversationStream(
-            assistant, chosen, weights, settings.batch_size, plain["seed"], plain["data"]["on_error"], packing
+            assistant, chosen, weights, settings.batch_size, plain["seed"], plain["data"]["on_error"], packing, together
         )
         say("\n".join(f"{source}: {len(reader)} samples" for source, reader in chosen.items()))
         say(table(assistant))

@@ -79,13 +79,27 @@ class MixtureStream(BatchStream):
         source: the mixture.
         weights: how many rows each source gets in proportion to the others; 1 where a name is missing.
         batch_size, seed: see `BatchStream`.
+        together: by name, how many samples that follow each other in a source also do so in its epochs, whose order is
+            then one of such blocks; 1 where a name is missing.
 
     Raises:
-        ValueError: a weight that is not positive, or of no source.
+        ValueError: a weight or a block that is not positive, or of no source.
     """
 
-    def __init__(self, source: Mixture, weights: Mapping[str, float], batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        source: Mixture,
+        weights: Mapping[str, float],
+        batch_size: int,
+        seed: int,
+        together: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__(source, batch_size, seed)
+        for name, block in (together or {}).items():
+            if name not in source.sources:
+                raise ValueError(f"together is given for '{name}', which is no source{nearest(name, source.sources)}")
+            if type(block) is not int or block < 1:
+                raise ValueError(f"together of source '{name}' must be a whole number of samples, got {block!r}")
         for name, weight in weights.items():
             if name not in source.sources:
                 raise ValueError(f"a weight is given for '{name}', which is no source{nearest(name, source.sources)}")
@@ -97,6 +111,7 @@ class MixtureStream(BatchStream):
         left = [sum(exact[number:], Fraction(0)) for number in range(len(exact))]
         self.sizes = [len(part) for part in source.sources.values()]
         self.shares = [(w / rest).limit_denominator(PRECISION) for w, rest in zip(exact, left, strict=True)]
+        self.blocks = [(together or {}).get(name, 1) for name in source.sources]
         self._orders: dict[tuple[int, int], np.ndarray] = {}
 
     def indices(self, step: int) -> np.ndarray:
@@ -132,6 +147,9 @@ class MixtureStream(BatchStream):
     def _order_of(self, number: int, epoch: int) -> np.ndarray:
         if (number, epoch) not in self._orders:
             kept = {key: order for key, order in self._orders.items() if key[0] != number or key[1] == epoch - 1}
-            fresh = np.random.default_rng([self.seed, number, epoch]).permutation(self.sizes[number])
+            size, block = self.sizes[number], self.blocks[number]
+            order = np.random.default_rng([self.seed, number, epoch]).permutation(-(-size // block))
+            fresh = (order[:, None] * block + np.arange(block)).ravel()
+            fresh = fresh[fresh < size]
             self._orders = kept | {(number, epoch): fresh}
         return self._orders[number, epoch]

@@ -12,7 +12,7 @@ from embodied.data.multimodal.faults import OnError
 from embodied.data.multimodal.mixture import SampleMixture
 from embodied.data.multimodal.readers.base import Reader
 from embodied.data.multimodal.sample import BrokenSample, Sample
-from embodied.lvlm.chat.packing import BestFit
+from embodied.lvlm.chat.packing import Packing
 
 
 class ConversationStream:
@@ -28,6 +28,7 @@ class ConversationStream:
             of its source.
         packing: lays the samples of a step into fewer rows; None: one row each, padded. Which samples a step has does
             not depend on it: step s has numbers s x B to (s + 1) x B of the epochs' order, packed or not.
+        together: by name, how many samples that follow each other in a source are met together; see `SampleMixture`.
 
     Raises:
         ValueError: the assistant's conversations cannot share a row.
@@ -41,12 +42,13 @@ class ConversationStream:
         batch_size: int,
         seed: int,
         on_error: OnError = "raise",
-        packing: BestFit | None = None,
+        packing: Packing | None = None,
+        together: Mapping[str, int] | None = None,
     ) -> None:
         self.assistant, self.on_error, self.packing = assistant, on_error, packing
         if packing is not None:
             packing.prepare(assistant.model)
-        self.samples = SampleMixture(sources, weights, batch_size, seed, on_error)
+        self.samples = SampleMixture(sources, weights, batch_size, seed, on_error, together)
         self.batch_size = batch_size
 
     def indices(self, step: int) -> np.ndarray:
@@ -58,7 +60,7 @@ class ConversationStream:
         return self.samples.stream.row_seeds(step)
 
     def gather(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
-        """These samples as one raw batch (`Assistant.collate`), with `packed` and `lengths` where they share rows.
+        """These samples as one raw batch (`Assistant.collate`), with their `layout` where they share rows.
 
         Raises:
             BrokenSample: one cannot be used, and `on_error` is `raise`.
@@ -67,8 +69,7 @@ class ConversationStream:
         batch = self.assistant.collate(rows)
         if self.packing is None:
             return batch
-        lengths = [len(row.encoded) for row in rows]
-        return batch | {"packed": self.packing.rows(lengths), "lengths": lengths}
+        return batch | {"layout": self.packing.layout([row.encoded for row in rows])}
 
     def name(self, index: int) -> str:
         """What a sample is called."""
@@ -109,7 +110,7 @@ class ConversationSource:
         return len(self.reader)
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
-        """These samples as one raw batch (`Assistant.collate`), with `packed` and `lengths` where they share rows.
+        """These samples as one raw batch (`Assistant.collate`).
 
         Raises:
             BrokenSample: one cannot be used.

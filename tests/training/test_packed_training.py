@@ -1,11 +1,15 @@
 """Training on conversations that share rows is the training on the same ones apart, and goes on where it stopped."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from PIL import Image
 
 from embodied.assistant import Assistant
 from embodied.data.multimodal.sample import BrokenSample, Sample
-from embodied.lvlm.chat.packing import BestFit
+from embodied.lvlm.chat.packing import BestFit, SharedPrefix
+from embodied.lvlm.chat.pieces import IGNORED, Encoded
 from embodied.lvlm.model import LVLM
 from embodied.lvlm.tokenizers.text import TextTokenizer
 from embodied.training.conversations import ConversationStream
@@ -22,6 +26,11 @@ LLAMA = {
     "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "intermediate_size": 64,
 }  # fmt: skip
+CAUSAL = "embodied.lvlm.backbones.causal.CausalBackbone"
+THREE_AXES = {
+    "model_type": "qwen2_vl_text",
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
+}
 EYES = {
     "encoder": {"_target_": "embodied.lvlm.encoders.convolution.ConvolutionalStem", "widths": [16, 32], "size": 16},
     "connector": {"_target_": "embodied.lvlm.connectors.projection.LinearConnector"},
@@ -48,8 +57,6 @@ class Lines:
 
 @pytest.fixture
 def picture(tmp_path):
-    from PIL import Image
-
     Image.effect_noise((16, 16), 90).save(tmp_path / "noise.png")
     return str(tmp_path / "noise.png")
 
@@ -57,7 +64,7 @@ def picture(tmp_path):
 def an_assistant(backbone=None, **parts):
     torch.manual_seed(0)
     tokenizer = TextTokenizer.train([" ".join(WORDS), "Q: A: 0 1 2 3 4 5 6 7 8 9"], 300).tokenizer
-    backbone = backbone or {"_target_": "embodied.lvlm.backbones.causal.CausalBackbone", "config": dict(LLAMA)}
+    backbone = backbone or {"_target_": CAUSAL, "config": dict(LLAMA)}
     return Assistant(LVLM.from_config({"backbone": backbone, **parts}, len(tokenizer)), tokenizer, CHAT)
 
 
@@ -74,20 +81,61 @@ def gradients(assistant, stream, step=0):
 
 @pytest.mark.parametrize("attention, axes", [("mask", 1), ("segments", 1), ("mask", 3)])
 def test_a_packed_step_has_the_gradients_of_the_same_samples_apart(picture, attention, axes):
-    family = {} if axes == 1 else {
-        "model_type": "qwen2_vl_text",
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
-    }  # fmt: skip
-    backbone = {"_target_": "embodied.lvlm.backbones.causal.CausalBackbone", "config": LLAMA | family}
+    backbone = {"_target_": CAUSAL, "config": LLAMA | (THREE_AXES if axes == 3 else {})}
     assistant = an_assistant(backbone, **EYES)
     assert assistant.model.backbone.axes == axes
     expected, apart = gradients(assistant, a_stream(assistant, picture))
     packed = a_stream(assistant, picture, BestFit(90, attention))
     batch = packed.gather(packed.indices(0))
-    assert max(batch["packed"]) + 1 < len(batch["packed"]) == 8  # they do share rows
+    assert max(batch["layout"].rows) + 1 < len(batch["layout"].rows) == 8  # they do share rows
     loss, together = gradients(assistant, packed)
     assert abs(loss - expected) < 1e-6 and apart.abs().max() > 1e-3
     assert (together - apart).abs().max() < 1e-6
+
+
+class Album(Lines):
+    """Three questions about each picture, one after the other; the last one of each begins with words instead."""
+
+    def __init__(self, folder):
+        super().__init__(24, None)
+        self.folder = folder
+        for number in range(8):
+            Image.effect_noise((16, 16), 40 + 20 * number).save(folder / f"{number}.png")
+
+    def __getitem__(self, index):
+        picture = {"type": "image", "image": str(self.folder / f"{index // 3}.png")}
+        text = {"type": "text", "text": f"{WORDS[index % 6]} {' '.join(WORDS[: index % 4])}"}
+        content = [text, picture] if index % 3 == 2 else [picture, text]
+        asked = {"role": "user", "content": content}
+        return Sample(f"album/{index}", [asked, {"role": "assistant", "content": WORDS[index % 5]}])
+
+
+@pytest.mark.parametrize("tokens", [1024, 40])
+@pytest.mark.parametrize("axes", [1, 3])
+def test_a_picture_that_is_read_once_for_all_its_questions_has_the_gradients_of_each_question_apart(
+    tmp_path, axes, tokens
+):
+    backbone = {"_target_": CAUSAL, "config": LLAMA | (THREE_AXES if axes == 3 else {})}
+    assistant = an_assistant(backbone, **EYES)
+    album, parts = Album(tmp_path), {}
+    for name, packing in {"apart": None, "shared": SharedPrefix(tokens)}.items():
+        stream = ConversationStream(assistant, {"album": album}, {}, 12, 3, packing=packing, together={"album": 3})
+        assert {int(i) // 3 * 3 + k for i in stream.indices(0) for k in range(3)} == set(map(int, stream.indices(0)))
+        parts[name] = gradients(assistant, stream)
+    layout = stream.gather(stream.indices(0))["layout"]
+    assert sum(map(bool, layout.shared)) == 4 and sum(layout.shared) == 4 * 19  # the picture's 16, and "Q: " before it
+    assert max(layout.rows) == 0 if tokens == 1024 else max(layout.rows) > 3
+    (loss, together), (expected, apart) = parts["shared"], parts["apart"]
+    assert abs(loss - expected) < 1e-6 and apart.abs().max() > 1e-3
+    assert (together - apart).abs().max() < 1e-6
+
+
+def test_what_is_learned_is_never_shared():
+    alike = Encoded([1, 2, 3, 4, 5], [IGNORED, IGNORED, IGNORED, 4, 5], [True, False, False, False, False], ("a.png",))
+    other = Encoded([1, 2, 3, 4, 6], [IGNORED, IGNORED, IGNORED, 4, 6], [True, False, False, False, False], ("a.png",))
+    assert SharedPrefix().layout([alike, other]).shared == [0, 2]  # the token that 4 is told from is each one's own
+    elsewhere = replace(other, media=("b.png",))
+    assert SharedPrefix().layout([alike, elsewhere]).shared == [0, 0]
 
 
 def test_each_sample_comes_once_in_an_epoch_in_an_order_of_the_seed(picture):
@@ -109,7 +157,6 @@ def test_parts_of_a_step_weigh_by_what_they_learn(picture):
     torch.testing.assert_close(assistant.loss(one.batch), assistant.loss(others[0].row(2).batch))
 
 
-CAUSAL = "embodied.lvlm.backbones.causal.CausalBackbone"
 MAMBA = {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 1, "state_size": 4}
 T5 = {"model_type": "t5", "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4}
 PAIR = "embodied.lvlm.backbones.encoder_decoder.EncoderDecoderBackbone"
@@ -133,4 +180,4 @@ def test_a_sample_longer_than_a_row_is_named_or_skipped(picture):
         stream = a_stream(an_assistant(), packing=BestFit(30), batch_size=24)
         stream.gather(stream.indices(0))
     stream = a_stream(an_assistant(), packing=BestFit(30), batch_size=24, on_error="skip")
-    assert max(stream.gather(stream.indices(0))["lengths"]) <= 30 and stream.samples.faults.total
+    assert max(stream.gather(stream.indices(0))["layout"].lengths) <= 30 and stream.samples.faults.total

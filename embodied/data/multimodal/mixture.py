@@ -33,6 +33,8 @@ class SampleMixture:
         seed: of the order.
         on_error: what becomes of a broken sample: `raise` stops, `skip` counts it and takes the next good one of its
             dataset instead, the same one whenever that step is repeated.
+        together: by name, how many samples that follow each other in a dataset are also met one after the other, so
+            that a step has several about the same picture; 1 where a name is missing.
 
     Attributes:
         faults: what was skipped.
@@ -48,12 +50,13 @@ class SampleMixture:
         batch_size: int = 1,
         seed: int = 0,
         on_error: OnError = "raise",
+        together: Mapping[str, int] | None = None,
     ) -> None:
         check_on_error(on_error)
         self.mixture = Mixture({name: _Numbers(reader) for name, reader in sources.items()})
         if weights is None:
             weights = {name: float(len(reader)) for name, reader in sources.items()}
-        self.stream = MixtureStream(self.mixture, weights, batch_size, seed)
+        self.stream = MixtureStream(self.mixture, weights, batch_size, seed, together)
         self.sources, self.batch_size, self.seed, self.on_error = dict(sources), batch_size, seed, on_error
         self.faults = Faults()
 

@@ -98,28 +98,54 @@ def apart(owners: Tensor) -> Tensor:
     return together | torch.eye(length, dtype=torch.bool, device=device)
 
 
-def pack(
-    batch: Batch, positions: Tensor, rows: Sequence[int], lengths: Sequence[int], media: Sequence[int]
-) -> tuple[Batch, tuple[Span, ...]]:
+@dataclass(frozen=True)
+class Layout:
+    """Where each of B conversations goes in a batch of packed rows.
+
+    Attributes:
+        rows: the row of each, numbers from 0 on with none left out.
+        lengths: tokens of each.
+        leads: whose beginning each shares; its own number where it shares none.
+        shared: how many tokens it takes from there instead of standing in the row itself; 0 where it shares none.
+    """
+
+    rows: list[int]
+    lengths: list[int]
+    leads: list[int]
+    shared: list[int]
+
+    def __getitem__(self, part: slice) -> Layout:
+        """Some of the conversations, a row each."""
+        lengths = self.lengths[part]
+        apart = list(range(len(lengths)))
+        return Layout(apart, lengths, apart, [0] * len(lengths))
+
+    @property
+    def order(self) -> list[int]:
+        """The conversations in reading order, what shares a beginning behind the one that has it."""
+        return sorted(range(len(self.rows)), key=lambda i: (self.rows[i], self.leads[i], i))
+
+
+def pack(batch: Batch, positions: Tensor, layout: Layout, media: Sequence[int]) -> tuple[Batch, tuple[Span, ...]]:
     """A batch of one conversation a row, padded on the right, as one of several a row that are kept apart.
 
     Args:
         batch: (B, L).
         positions: of its tokens, (B, L) or (3, B, L), which each keeps.
-        rows: the row that each conversation goes to, B numbers from 0 on with none left out.
-        lengths: tokens of each conversation, B.
+        layout: of its B conversations. Of one that shares a beginning, only the rest is laid; it sees the beginning
+            where that stands, and its pictures are those of there.
         media: pictures and films of each, B.
 
     Returns:
-        The batch (R, C), and where each conversation lies in it, in reading order.
+        The batch (R, C), and where each conversation's own tokens lie in it, in reading order.
     """
-    order = sorted(range(len(rows)), key=lambda i: (rows[i], i))
+    order, rows = layout.order, layout.rows
     spans: list[Span] = []
     for i in order:
         start = spans[-1][2] if spans and spans[-1][0] == rows[i] else 0
-        spans.append((rows[i], start, start + lengths[i]))
+        spans.append((rows[i], start, start + layout.lengths[i] - layout.shared[i]))
     shape = (max(rows) + 1, max(end for _, _, end in spans))
-    device, counts = batch.ids.device, torch.tensor([lengths[i] for i in order])
+    device, counts = batch.ids.device, torch.tensor([end - start for _, start, end in spans])
 
     def places(first: list[int]) -> Tensor:
         """Numbers that count on from each conversation's first."""
@@ -127,17 +153,22 @@ def pack(
         return (torch.arange(int(counts.sum())) + before.repeat_interleave(counts)).to(device)
 
     there = places([row * shape[1] + start for row, start, _ in spans])
-    here = places([i * batch.ids.shape[1] for i in order])
+    here = places([i * batch.ids.shape[1] + layout.shared[i] for i in order])
 
     def moved(column: Tensor, fill: int = 0) -> Tensor:
         laid = column.new_full((*column.shape[:-2], shape[0] * shape[1]), fill)
         laid[..., there] = column.flatten(-2)[..., here]
         return laid.unflatten(-1, shape)
 
-    owner = torch.arange(len(rows), device=device).unsqueeze(1).expand(batch.ids.shape)
-    owners = moved(owner, -1)
+    owners = moved(torch.arange(len(rows), device=device).unsqueeze(1).expand(batch.ids.shape), -1)
+    mask = apart(owners)
+    if any(layout.shared):
+        at = torch.arange(batch.ids.shape[1], device=device).expand(batch.ids.shape)
+        leads, shared = (torch.tensor(column, device=device)[owners] for column in (layout.leads, layout.shared))
+        beginning = (leads.unsqueeze(2) == owners.unsqueeze(1)) & (moved(at).unsqueeze(1) < shared.unsqueeze(2))
+        mask |= beginning & (owners >= 0).unsqueeze(2)
     ends = list(accumulate(media))
-    seen = [number for i in order for number in range(ends[i] - media[i], ends[i])]
+    seen = [number for i in order if not layout.shared[i] for number in range(ends[i] - media[i], ends[i])]
     return replace(
         batch,
         ids=moved(batch.ids),
@@ -145,7 +176,7 @@ def pack(
         slots=moved(batch.slots),
         labels=None if batch.labels is None else moved(batch.labels, IGNORED),
         pictures=[batch.pictures[number] for number in seen],
-        mask=apart(owners),
+        mask=mask,
         positions=moved(positions),
         text=None if batch.text is None else batch.text[seen],
         text_present=None if batch.text_present is None else batch.text_present[seen],
