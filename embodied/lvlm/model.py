@@ -20,10 +20,14 @@ from embodied.building import build, nearest
 from embodied.lvlm.adapters.base import Adapter, Sight
 from embodied.lvlm.backbones.causal import CausalBackbone
 from embodied.lvlm.backbones.encoder_decoder import EncoderDecoderBackbone
+from embodied.lvlm.connectors.stages import Stage
 from embodied.lvlm.positions import counted, in_three_axes
 from embodied.lvlm.vision import Clip, Picture, VisionPath
 
 Placement = Literal["inline", "beside"]
+PARTS = ("backbone", "encoder", "connector", "resolution", "video", "video_connector", "video_stage")
+PARTS += ("adapters", "placement")
+"""Keys of a model's config."""
 IGNORED = -100
 """The label of a token that is read and not learned, as in torch and transformers."""
 
@@ -119,17 +123,16 @@ class LVLM(nn.Module):
 
         Args:
             config: nodes `backbone`, and for one that sees `encoder`, `connector`, `resolution`; for films `video`
-                (null, `together` or a node, see `VisionPath`) and `video_connector`; `adapters`, a mapping of names to
-                nodes; `placement`.
+                (null, `together` or a node), `video_connector` and `video_stage`, see `VisionPath`; `adapters`, a
+                mapping of names to nodes; `placement`.
             vocabulary: ids of the tokenizer, for a backbone whose config does not say.
 
         Raises:
             ValueError: an unknown key, or whatever a part objects to.
         """
-        known = ("backbone", "encoder", "connector", "resolution", "video", "video_connector", "adapters", "placement")
         for key in config:
-            if key not in known:
-                raise ValueError(f"model has no '{key}'{nearest(str(key), known)}")
+            if key not in PARTS:
+                raise ValueError(f"model has no '{key}'{nearest(str(key), PARTS)}")
         backbone = build(dict(config["backbone"]), (nn.Module,), vocabulary=vocabulary)
         vision = None
         if config.get("encoder") is not None:
@@ -139,13 +142,15 @@ class LVLM(nn.Module):
             width = connector_node.pop("width", backbone.width)
             connector = build(connector_node, (nn.Module,), features=encoder.dim, width=width)
             resolution = build(config["resolution"], (nn.Module,), width=width)
-            video, own = config.get("video"), config.get("video_connector")
+            video, own, stage = (config.get(key) for key in ("video", "video_connector", "video_stage"))
             if isinstance(video, Mapping):
                 video = build(video, (nn.Module,))
+            stage = None if stage is None else build(stage, (Stage,))
             if own is not None:
                 features = encoder.dim if video is None or isinstance(video, str) else video.dim
+                features = features if stage is None else stage.create(features)
                 own = build(own, (nn.Module,), features=features, width=width)
-            vision = VisionPath(encoder, connector, resolution, video, own)
+            vision = VisionPath(encoder, connector, resolution, video, own, stage)
         elif config.get("video") is not None:
             raise ValueError("model.video is how a model that sees reads films, and this one has no model.encoder")
         adapters = [build(node, (nn.Module,)) for node in (config.get("adapters") or {}).values()]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from embodied.lvlm.chat.media import Film, Measured, measure
 from embodied.lvlm.connectors.base import Connector, Context
+from embodied.lvlm.connectors.stages import Stage
 from embodied.lvlm.encoders.base import ImageEncoder
 from embodied.lvlm.encoders.video import VideoEncoder
 from embodied.lvlm.resolution.base import Layout, Resolution
@@ -63,14 +64,16 @@ class VisionPath(nn.Module):
         video: how films are read: None, each frame as a picture, tiles and all; `together`, one view of each frame
             through `encoder`, and the features of all frames through the connector at once; or an encoder of films.
         video_connector: of films read as a whole; None: `connector`.
+        video_stage: what merges the features of films read as a whole ahead of their connector, which pictures may
+            share (LLaVA-NeXT-Video pools each frame by 2); None: nothing.
 
     Attributes:
         width: D of a token.
         whole: whether a film is read as a whole.
 
     Raises:
-        ValueError: films' features or tokens have another width than the connector reads or makes; a connector for
-            films that are not read as a whole.
+        ValueError: films' features or tokens have another width than the connector reads or makes; a connector or a
+            stage for films that are not read as a whole; a stage that is none.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class VisionPath(nn.Module):
         resolution: Resolution,
         video: VideoEncoder | Literal["together"] | None = None,
         video_connector: Connector | None = None,
+        video_stage: Stage | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.connector, self.resolution = encoder, connector, resolution
@@ -87,10 +91,14 @@ class VisionPath(nn.Module):
         if isinstance(video, str) and video != "together":
             raise ValueError(f"model.video is null, together or a node of conf/video, got {video!r}")
         self.video = None if isinstance(video, str) else video
-        self.video_connector = video_connector
-        if video_connector is not None and not self.whole:
-            raise ValueError("model.video_connector is for films read as a whole, and model.video is null")
+        self.video_connector, self.video_stage = video_connector, video_stage
+        for name, part in {"video_connector": video_connector, "video_stage": video_stage}.items():
+            if part is not None and not self.whole:
+                raise ValueError(f"model.{name} is for films read as a whole, and model.video is null")
+        if video_stage is not None and not isinstance(video_stage, Stage):
+            raise ValueError(f"model.video_stage is a {type(video_stage).__name__}, which is no stage")
         reads, made = self._film_connector.features, (self.video or encoder).dim
+        made = made if video_stage is None else video_stage.create(made)
         if self.whole and made != reads:
             raise ValueError(
                 f"the video encoder makes features of width {made}, the connector reads {reads}: give films a connector"
@@ -167,6 +175,10 @@ class VisionPath(nn.Module):
         if not self.whole:
             return [grid for frame in seen.frames for grid in self.token_grids(frame.layout)]
         times, rows, columns = self._film_layout(seen)
+        if self.video_stage is not None:
+            count = self.video_stage.tokens(times * rows * columns, Context(grid=(rows, columns), frames=times))
+            rows, columns = self.video_stage.grid((rows, columns))
+            times = count // (rows * columns)
         context = Context(grid=(rows, columns), frames=times)
         total = self._film_connector.tokens(times * rows * columns, context)
         down, across = self._film_connector.grid((rows, columns))
@@ -258,7 +270,10 @@ class VisionPath(nn.Module):
             features = self._encoded([frame.views[0] for clip in clips for frame in clip.frames])
             features = features.unflatten(0, (len(clips), times)).flatten(1, 2)
         context = self._context([i for i, _ in members], text, text_present)
-        return self._film_connector(features, replace(context, grid=(rows, columns), frames=times))
+        context = replace(context, grid=(rows, columns), frames=times)
+        if self.video_stage is not None:
+            features, context = self.video_stage(features, context)
+        return self._film_connector(features, context)
 
     def _encoded(self, views: Sequence[Pixels]) -> Tensor:
         """Features (B, N, D_enc) of views of one shape."""

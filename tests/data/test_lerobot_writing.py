@@ -157,6 +157,16 @@ def test_episodes_are_in_the_order_of_their_numbers_whoever_staged_first(tmp_pat
     assert done(tmp_path / "d") == {7, 40, 1_000_003}
 
 
+def test_what_a_killed_process_left_half_done_goes_when_the_dataset_is_made(tmp_path, toy):
+    begin(tmp_path / "d", toy.body())
+    stage_episode(tmp_path / "d", 0, toy.demonstration(0), "whole")
+    half = tmp_path / "d/staging/.episode_000001.0a1b2c3d.tmp"
+    half.mkdir()
+    (half / "episode.json").write_text("{")
+    assert finalize(tmp_path / "d") == 1
+    assert not (tmp_path / "d/staging").exists()
+
+
 def test_processes_stage_side_by_side(tmp_path, toy):
     begin(tmp_path / "d", toy.body())
     with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:

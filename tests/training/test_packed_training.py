@@ -14,6 +14,10 @@ from embodied.lvlm.model import LVLM
 from embodied.lvlm.tokenizers.text import TextTokenizer
 from embodied.training.conversations import ConversationStream
 from embodied.training.feed import fetch, shares
+from embodied.training.optimizer import AdamW
+from embodied.training.processes import make_accelerator
+from embodied.training.run_folder import RunFolder
+from embodied.training.trainer import Settings, Trainer
 
 CHAT = {
     "_target_": "embodied.lvlm.chat.template.Template",
@@ -79,7 +83,8 @@ def gradients(assistant, stream, step=0):
     return loss.detach(), torch.cat([p.grad.flatten() for p in assistant.parameters() if p.grad is not None])
 
 
-@pytest.mark.parametrize("attention, axes", [("mask", 1), ("segments", 1), ("mask", 3)])
+@pytest.mark.parametrize("attention", ["mask", "segments"])
+@pytest.mark.parametrize("axes", [1, 3])
 def test_a_packed_step_has_the_gradients_of_the_same_samples_apart(picture, attention, axes):
     backbone = {"_target_": CAUSAL, "config": LLAMA | (THREE_AXES if axes == 3 else {})}
     assistant = an_assistant(backbone, **EYES)
@@ -155,6 +160,32 @@ def test_parts_of_a_step_weigh_by_what_they_learn(picture):
     assert [part.kept for part in parts] == [part.kept for part in others]
     one = parts[0].row(2)  # a row of a part is a sample still, which is how a broken one is found
     torch.testing.assert_close(assistant.loss(one.batch), assistant.loss(others[0].row(2).batch))
+
+
+def train(folder, packing, steps, resume=False, accumulate=1):
+    settings = Settings(batch_size=8, max_steps=steps, accumulate=accumulate, device="cpu", precision="float32",
+                        threads=1, save_every=2, log_every=2)  # fmt: skip
+    run = RunFolder(folder, {}, resume)
+    try:
+        assistant = Assistant.from_pretrained(run.checkpoint) if run.checkpoint else an_assistant()
+        stream = a_stream(assistant, packing=packing)
+        Trainer(
+            settings, assistant, stream, run, make_accelerator("cpu"), AdamW(lr=1e-2), lambda step: 1.0,
+            say=lambda line: None,
+        ).train()  # fmt: skip
+    finally:
+        run.close()
+    return torch.cat([p.detach().flatten() for p in assistant.parameters()])
+
+
+def test_a_packed_run_ends_where_the_padded_one_does_and_resumes_to_the_bit(tmp_path):
+    packing = BestFit(120)
+    whole = train(tmp_path / "whole", packing, 4)
+    train(tmp_path / "halves", packing, 2)
+    assert torch.equal(train(tmp_path / "halves", packing, 4, resume=True), whole)
+    padded = train(tmp_path / "padded", None, 4)
+    assert (padded - whole).abs().max() < 1e-4 < (padded - train(tmp_path / "two", None, 2)).abs().max()
+    assert (train(tmp_path / "parts", packing, 4, accumulate=2) - whole).abs().max() < 1e-4
 
 
 MAMBA = {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 1, "state_size": 4}

@@ -288,11 +288,16 @@ def _number(row: dict[str, Any], kind: str) -> int:
 
 
 def _remove_staging(root: Path) -> None:
-    """Delete what is now in the dataset; unlisted first by name, so that a kill cannot leave half an episode."""
+    """Delete what is now in the dataset; unlisted first by name, so that a kill cannot leave half an episode.
+
+    What killed processes left behind goes with it: nobody stages any more.
+    """
     for folder in _episode_folders(root):
         hidden = folder.with_name(f".{folder.name}.old")
         folder.replace(hidden)
         shutil.rmtree(hidden, ignore_errors=True)
+    for left in (root / STAGING).glob(".episode_*"):
+        shutil.rmtree(left, ignore_errors=True)
     if (root / STAGING).is_dir() and not any((root / STAGING).iterdir()):
         (root / STAGING).rmdir()
 
