@@ -1,0 +1,240 @@
+"""The contract of a map: a memory of one episode that grows step by step, and its encoder to tokens.
+
+A map is a module (what it learned) and a `Memory` (what it has seen), kept apart, so that one module serves training,
+evaluation and several episodes at once. `update` writes one more observation into the memory in place, at a cost that
+depends on the observation and not on the episode's length; calling the module reads the memory as tokens (B, N, D).
+Where the original trains through its memory, gradients flow from the tokens to what was written.
+
+How a map becomes a modality of the observer (`embodied.lvlm.observer`): it is built with `width=backbone.width`;
+training begins a memory of B slots, reads the history into it (`MapMemory.read`) and calls the map; a rollout keeps the
+memory, one slot per episode, resets the slot when an episode starts and updates it at every step. In both cases
+`embodied.lvlm.sequence.Segment(read.tokens, read.present, step)` is what joins the other segments. The text that some
+maps look at is the instruction as the backbone embeds it. `embodied.contracts.MapEncoder` is this contract as the
+core sees it.
+
+Observations are flat dicts with the keys of `embodied.spec`, stacked over B episodes, and two more that a map may ask
+for. A single view may leave out the axis V of views (a panorama has several).
+
+| key | shape | what |
+|---|---|---|
+| `observation.depth.<camera>` | (B, V, H, W) | metres along the optical axis; 0, infinite or NaN: nothing there |
+| `observation.pose` | (B, V, 4, 4) | camera to world; the frames are those of `maps.geometry` |
+| `observation.semantic.<camera>` | (B, V, H, W) | integers: the category of each pixel |
+| `observation.features.<camera>` | (B, V, F, h, w) | an image encoder's features, as a picture |
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from embodied.spec import DEPTH, POSE
+
+SEMANTIC, FEATURES = "observation.semantic.", "observation.features."
+
+
+class MapTokens(NamedTuple):
+    """What a map says.
+
+    Attributes:
+        tokens: (B, N, D).
+        present: (B, N), bool; False where there is nothing to say (cells never seen, nodes that do not exist).
+    """
+
+    tokens: Tensor
+    present: Tensor
+
+
+class Text(NamedTuple):
+    """An instruction as embeddings (B, L, D) and which of them are no padding, (B, L), bool."""
+
+    tokens: Tensor
+    present: Tensor
+
+
+class Memory:
+    """What the episodes of some slots have left behind: tensors by name, each with one row per slot.
+
+    Args:
+        slots: how many episodes at once.
+        device: where the tensors live.
+        columns: by name, a row's shape, its type, and the value that means "nothing yet".
+    """
+
+    def __init__(
+        self, slots: int, device: torch.device, columns: Mapping[str, tuple[Sequence[int], torch.dtype, float]]
+    ) -> None:
+        self.slots = slots
+        self._nothing = {name: fill for name, (_, _, fill) in columns.items()}
+        self._columns = {
+            name: torch.full((slots, *shape), fill, dtype=dtype, device=device)
+            for name, (shape, dtype, fill) in columns.items()
+        }
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._columns[name]
+
+    def __setitem__(self, name: str, values: Tensor) -> None:
+        """Replace a column by another of the same shape."""
+        assert values.shape == self._columns[name].shape, (name, values.shape, self._columns[name].shape)
+        self._columns[name] = values
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self._columns.values())).device
+
+    @property
+    def bytes(self) -> int:
+        """Size of all slots together."""
+        return sum(column.element_size() * column.nelement() for column in self._columns.values())
+
+    def rows(self, slots: Sequence[int] | Tensor | None = None) -> Tensor:
+        """Slots as row numbers, (B,); None: all."""
+        return torch.arange(self.slots, device=self.device) if slots is None else torch.as_tensor(slots).to(self.device)
+
+    def reset(self, slots: Sequence[int] | Tensor | None = None) -> None:
+        """Forget the episodes of these slots; None: of all. Gradients end here."""
+        self.detach()
+        rows = self.rows(slots)
+        for name, column in self._columns.items():
+            column[rows] = torch.tensor(self._nothing[name], dtype=column.dtype, device=column.device)
+
+    def detach(self) -> None:
+        """Cut the memory off from the graph that made it (truncated backpropagation)."""
+        self._columns = {name: column.detach() for name, column in self._columns.items()}
+
+
+@dataclass(frozen=True)
+class View:
+    """What B agents see of one camera, from V places each; see the table above.
+
+    Attributes:
+        depth: (B, V, H, W), float; 0 where there is nothing.
+        pose: (B, V, 4, 4), float.
+        labels: (B, V, H, W), int64, or None.
+        features: (B, V, F, h, w), or None.
+    """
+
+    depth: Tensor
+    pose: Tensor
+    labels: Tensor | None = None
+    features: Tensor | None = None
+
+    @classmethod
+    def of(cls, observation: Mapping[str, Any], camera: str, needs: Sequence[str], device: torch.device) -> View:
+        """Find a camera's arrays in an observation.
+
+        Args:
+            observation: as the module's table says.
+            camera: its name in the keys.
+            needs: which of `semantic` and `features` must be there.
+            device: where to.
+
+        Raises:
+            ValueError: something is missing, or shapes do not belong together.
+        """
+        keys = {"depth": DEPTH + camera, "pose": POSE} | {
+            name: prefix + camera
+            for name, prefix in (("semantic", SEMANTIC), ("features", FEATURES))
+            if name in needs or prefix + camera in observation
+        }
+        found = {name: _tensor(observation, key, device) for name, key in keys.items()}
+        ranks = {"depth": 4, "pose": 4, "semantic": 4, "features": 5}
+        for name, tensor in found.items():
+            if tensor.ndim == ranks[name] - 1:
+                found[name] = tensor = tensor.unsqueeze(1)
+            if tensor.ndim != ranks[name]:
+                raise ValueError(f"{keys[name]} of shape {tuple(tensor.shape)} should have {ranks[name]} axes")
+        depth, pose, labels = found["depth"], found["pose"], found.get("semantic")
+        for name, tensor in found.items():
+            if tensor.shape[:2] != depth.shape[:2]:
+                raise ValueError(
+                    f"{keys[name]} is of {tuple(tensor.shape[:2])} episodes and views, "
+                    f"but {keys['depth']} of {tuple(depth.shape[:2])}"
+                )
+        if pose.shape[2:] != (4, 4):
+            raise ValueError(f"{POSE} of shape {tuple(pose.shape)} should hold matrices of 4 x 4")
+        if labels is not None and labels.shape != depth.shape:
+            raise ValueError(f"{keys['semantic']} is {tuple(labels.shape)}, but {keys['depth']} {tuple(depth.shape)}")
+        depth = torch.nan_to_num(depth.float(), nan=0.0, posinf=0.0, neginf=0.0)
+        return cls(depth, pose.float(), None if labels is None else labels.long(), found.get("features"))
+
+
+def _tensor(observation: Mapping[str, Any], key: str, device: torch.device) -> Tensor:
+    if key not in observation:
+        raise ValueError(f"this map needs {key}; the observation has {', '.join(sorted(map(str, observation)))}")
+    return torch.as_tensor(observation[key]).to(device)
+
+
+class MapMemory(nn.Module, ABC):
+    """A map: how observations are written into a memory, and how a memory is read as tokens.
+
+    Args:
+        width: size D of a token.
+
+    Attributes:
+        needs: which of `semantic` and `features` its observations must have.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"{type(self).__name__}: width must be at least 1, got {width}")
+        self.width = width
+
+    @abstractmethod
+    def begin(self, slots: int) -> Memory:
+        """The memory of so many episodes that have not begun, on the map's device."""
+
+    @abstractmethod
+    def update(
+        self, memory: Memory, observation: Mapping[str, Any], slots: Sequence[int] | Tensor | None = None
+    ) -> None:
+        """Write one step into the memory, in place.
+
+        Args:
+            memory: made by `begin`.
+            observation: one step of B episodes.
+            slots: which slot each row of the observation belongs to, without repeats; None: row i is slot i.
+
+        Raises:
+            ValueError: the observation lacks something, or shapes do not fit.
+        """
+
+    @abstractmethod
+    def forward(
+        self, memory: Memory, text: Text | None = None, slots: Sequence[int] | Tensor | None = None
+    ) -> MapTokens:
+        """Read the memory of some slots (None: all) as tokens; maps that follow the instruction need the text."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def read(self, batch: Mapping[str, Any], memory: Memory | None = None) -> Memory:
+        """Write a whole history: arrays (B, T, ...), step by step, leaving out what `observation_is_pad` (B, T) marks.
+
+        Args:
+            batch: an observation whose arrays have an axis of time after that of episodes.
+            memory: to write on in; None: a new one.
+        """
+        steps = {
+            key: torch.as_tensor(value) for key, value in batch.items() if not isinstance(value, str | list | tuple)
+        }
+        padding = steps.pop("observation_is_pad", None)
+        if not steps:
+            raise ValueError("there is nothing to read: the batch has no arrays")
+        rows, length = next(iter(steps.values())).shape[:2]
+        memory = self.begin(rows) if memory is None else memory
+        for step in range(length):
+            here = torch.arange(rows) if padding is None else (~padding[:, step]).nonzero().squeeze(1).cpu()
+            if len(here):
+                self.update(memory, {key: value[here.to(value.device), step] for key, value in steps.items()}, here)
+        return memory
