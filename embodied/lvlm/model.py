@@ -25,8 +25,8 @@ from embodied.lvlm.positions import counted, in_three_axes
 from embodied.lvlm.vision import Clip, Picture, VisionPath
 
 Placement = Literal["inline", "beside"]
-PARTS = ("backbone", "encoder", "connector", "resolution", "video", "video_connector", "video_stage")
-PARTS += ("adapters", "placement")
+VISION = ("encoder", "connector", "resolution", "video", "video_connector", "video_stage")
+PARTS = ("backbone", *VISION, "adapters", "placement")
 """Keys of a model's config."""
 IGNORED = -100
 """The label of a token that is read and not learned, as in torch and transformers."""

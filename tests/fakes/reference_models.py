@@ -13,6 +13,7 @@ from fakes.references import (
     CLIP,
     IDS,
     IMAGE,
+    INSTRUCTION,
     LLAMA,
     MISTRAL,
     MIXTRAL,
@@ -29,6 +30,7 @@ from fakes.references import (
     STABLELM,
     T5,
     TEXT,
+    VIDEO,
     VISION,
     Case,
     Counts,
@@ -168,6 +170,22 @@ def both_sizes(processed: Any, ids: Tensor) -> dict[str, Any]:
     return {name: processed[name] for name in ("pixel_values", "high_res_pixel_values")}
 
 
+def a_film(pixels: Tensor, ids: Tensor) -> dict[str, Any]:
+    return {"pixel_values_videos": pixels.unsqueeze(0)}
+
+
+def legacy(processed: Any, counts: Counts) -> Views:
+    return list(processed["pixel_values_images"])
+
+
+def legacy_call(processed: Any, ids: Tensor) -> dict[str, Any]:
+    return {"pixel_values": processed["pixel_values_images"]}
+
+
+def an_instructed_film(pixels: Tensor, ids: Tensor) -> dict[str, Any]:
+    return {"pixel_values": pixels.unsqueeze(0), "qformer_input_ids": INSTRUCTION}
+
+
 def low_and_high(processed: Any, counts: Counts) -> Views:
     """The two pixel tensors of each picture."""
     pairs = zip(processed["pixel_values"], processed["high_res_pixel_values"], strict=True)
@@ -299,6 +317,38 @@ CASES = [
         filled_up,
     ),
     Case(
+        "llava-next-video",
+        ["PLLaVA (fixed pool)"],
+        lambda: hf.LlavaNextVideoConfig(
+            vision_config=CLIP | {"image_size": 56},
+            text_config=LLAMA,
+            image_grid_pinpoints=[[56, 112], [112, 56], [112, 112]],
+            image_token_index=IMAGE,
+            video_token_index=VIDEO,
+        ),
+        lambda: hf.LlavaNextImageProcessorPil(
+            size={"shortest_edge": 56},
+            crop_size={"height": 56, "width": 56},
+            image_grid_pinpoints=[[56, 112], [112, 56], [112, 112]],
+        ),
+        with_sizes,
+        filled_up,
+        film=a_film,
+        frames=lambda: hf.CLIPImageProcessorPil(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}),
+    ),
+    Case(
+        "video-llava",
+        ["Video-LLaVA"],
+        lambda: hf.VideoLlavaConfig(
+            vision_config=CLIP, text_config=LLAMA, image_token_index=IMAGE, video_token_index=VIDEO
+        ),
+        lambda: hf.VideoLlavaImageProcessor(size={"shortest_edge": 28}, crop_size=SQUARE),
+        legacy_call,
+        legacy,
+        film=a_film,
+        frames=clip,
+    ),
+    Case(
         "llava-onevision",
         ["LLaVA-OV"],
         lambda: hf.LlavaOnevisionConfig(
@@ -384,6 +434,21 @@ CASES = [
         blip,
         instructed,
         told=True,
+    ),
+    Case(
+        "instructblip-video",
+        ["InstructBLIP (films)"],
+        lambda: hf.InstructBlipVideoConfig(
+            vision_config=VISION,
+            qformer_config=QFORMER,
+            text_config=LLAMA,
+            num_query_tokens=4,
+            video_token_index=VIDEO,
+        ),
+        blip,
+        None,
+        told=True,
+        film=an_instructed_film,
     ),
     Case("blip2-t5", ["BLIP-2 (Flan-T5)"], blip2(T5), blip, said, says=True),
     Case(

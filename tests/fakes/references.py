@@ -16,6 +16,8 @@ from torch import Tensor
 
 IMAGE = 100
 """The word that stands for a token of a picture."""
+VIDEO = 101
+"""The word that stands for a token of a film."""
 
 VISION = {
     "hidden_size": 32,
@@ -132,7 +134,9 @@ class Case:
         rows: of the survey, which this architecture is.
         config: makes the reference's configuration.
         processor: makes its image processor.
-        call: the processor's output and the ids, to the reference's further arguments.
+        frames: makes what does for frames as its video processor, which needs torchvision; None: `processor`.
+        call: the processor's output and the ids, to the reference's further arguments; None: it reads no pictures.
+        film: pixels of a film's frames (T, 3, H, W) and the ids, to the same; None: it reads no films.
         views: the processor's output to pixels of each view.
         told: whether the connector reads an instruction.
         says: whether a decoder speaks.
@@ -145,12 +149,14 @@ class Case:
     rows: Sequence[str]
     config: Callable[[], hf.PretrainedConfig]
     processor: Callable[[], Any]
-    call: Callable[[Any, Tensor], dict[str, Any]] = pixels_alone
+    call: Callable[[Any, Tensor], dict[str, Any]] | None = pixels_alone
     views: Callable[[Any, Counts], Views] = stacked
     told: bool = False
     says: bool = False
     flat: bool = True
     several: bool = True
+    film: Callable[[Tensor, Tensor], dict[str, Any]] | None = None
+    frames: Callable[[], Any] | None = None
     mend: Callable[[hf.PreTrainedModel], None] = field(default=lambda model: None)
 
     def reference(self, seed: int = 0) -> hf.PreTrainedModel:

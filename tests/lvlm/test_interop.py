@@ -37,6 +37,16 @@ def test_another_picture_or_another_weight_would_show(name):
         assert (model(a_batch(model, [a_picture(31, 40)], case)) - first).abs().max() > 1e-5
 
 
+@pytest.mark.parametrize("name", [name for name, case in NAMED.items() if case.film])
+def test_another_order_of_frames_would_show(name):
+    case = NAMED[name]
+    model = from_reference(case.reference(), case.processor().to_dict())
+    frames = [a_picture(31, 40), a_picture(40, 31), a_picture(60, 30)]
+    with torch.no_grad():
+        first = model(a_batch(model, [frames], case))
+        assert (model(a_batch(model, [frames[::-1]], case)) - first).abs().max() > 1e-3
+
+
 def test_trained_weights_reach_the_reference():
     case = NAMED["qwen2-vl"]
     theirs = case.reference()
@@ -115,6 +125,8 @@ def options(name, **changed):
         ("llava-phi", {"vision_feature_select_strategy": "default"}, "vision_feature_select_strategy='default'"),
         ("llava-next", {"vision_feature_select_strategy": "full"}, "tiles with class tokens make no grid"),
         ("llava-onevision", {"vision_aspect_ratio": "square"}, "vision_aspect_ratio='square'"),
+        ("llava-next-video", {"spatial_pool_mode": "max"}, "spatial_pool_mode='max'"),
+        ("llava-next-video", {"spatial_pool_stride": 3}, "cells that fill 4 x 4 patches"),
         ("blip2-opt", {"qformer_config__hidden_act": "relu"}, "hidden_act='relu'"),
         ("internvl", {"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy='full'"),
         ("internvl", {"vision_config__image_size": [56, 28]}, "tiles are square"),

@@ -55,7 +55,10 @@ class Blip2(Family):
 
 
 class InstructBlip(Blip2):
-    """InstructBLIP (Dai et al. 2023, arXiv 2305.06500): the queries read the instruction too."""
+    """InstructBLIP (Dai et al. 2023, arXiv 2305.06500): the queries read the instruction too.
 
-    model_types: ClassVar[tuple[str, ...]] = ("instructblip",)
+    Of a film each frame is read as a picture.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ("instructblip", "instructblipvideo")
     instructed: ClassVar[bool] = True

@@ -23,7 +23,7 @@ from embodied.lvlm.interop.fuyu import Fuyu
 from embodied.lvlm.interop.idefics import Idefics
 from embodied.lvlm.interop.idefics2 import Idefics2, Idefics3
 from embodied.lvlm.interop.internvl import InternVL
-from embodied.lvlm.interop.llava import Llava, LlavaNext, LlavaOnevision, VipLlava
+from embodied.lvlm.interop.llava import Llava, LlavaNext, LlavaNextVideo, LlavaOnevision, VideoLlava, VipLlava
 from embodied.lvlm.interop.ovis import Ovis2
 from embodied.lvlm.interop.qwen import Qwen2VL
 from embodied.lvlm.model import LVLM
@@ -32,6 +32,8 @@ from embodied.weights import refuse_pickles
 COMPOSED = (
     Llava(),
     LlavaNext(),
+    LlavaNextVideo(),
+    VideoLlava(),
     LlavaOnevision(),
     VipLlava(),
     Idefics(),

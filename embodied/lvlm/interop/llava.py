@@ -1,4 +1,4 @@
-"""The LLaVA family: a vision transformer, a projection, any language model; and AnyRes in the later ones.
+"""The LLaVA family: a vision transformer, a projection, any language model; AnyRes in the later ones, and films.
 
 LLaVA (Liu et al. 2023, arXiv 2304.08485), Shikra and VILA have a single linear map; transformers holds it as a
 projector with `projector_hidden_act="linear"` whose second map is the identity, and so does this file.
@@ -104,6 +104,42 @@ class LlavaNext(Llava):
             "pinpoints": [list(size) for size in reference.image_grid_pinpoints],
         }
         return node | ({"resample": statistics(images)["resample"]} if images else {})
+
+
+class LlavaNextVideo(LlavaNext):
+    """LLaVA-NeXT-Video (Zhang et al. 2024): pictures as LLaVA-NeXT, films as frames pooled ahead of the projection."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("llava_next_video",)
+
+    def config(self, reference: PretrainedConfig, images: Images) -> dict[str, Any]:
+        vision, mode, stride = reference.vision_config, reference.spatial_pool_mode, reference.spatial_pool_stride
+        side = vision.image_size // vision.patch_size
+        if mode != "average" or side % stride:
+            raise refuse(reference, "spatial_pool_mode", mode, f"means of cells that fill {side} x {side} patches")
+        cells = side // stride
+        pool = {"_target_": "embodied.lvlm.connectors.stages.Pool", "rows": cells, "columns": cells}
+        return super().config(reference, images) | {"video": "together", "video_stage": pool}
+
+
+class VideoLlava(Llava):
+    """Video-LLaVA (Lin et al. 2023, arXiv 2311.10122): a tower for pictures and one for films' frames, one projection.
+
+    Of frames the class token is read too.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ("video_llava",)
+
+    def names(self, reference: PretrainedConfig) -> dict[str, str]:
+        towers = {
+            "vision.encoder.model.": "model.image_tower.",
+            "vision.video.encoder.model.": "model.video_tower.",
+        }
+        return super().names(reference) | towers
+
+    def config(self, reference: PretrainedConfig, images: Images) -> dict[str, Any]:
+        node = super().config(reference, images)
+        frames = node["encoder"] | {"keep_class_token": True}
+        return node | {"video": {"_target_": "embodied.lvlm.encoders.video.FrameEncoder", "encoder": frames}}
 
 
 class LlavaOnevision(LlavaNext):
