@@ -109,9 +109,13 @@ class GridMemory(MapMemory):
         self.window = EgocentricWindow(self.grid, channels, width, around.window, around.patch)
 
     def begin(self, slots: int) -> Memory:
+        return Memory(slots, self.device, self.every_column())
+
+    def every_column(self) -> Columns:
+        """All that the memory holds: `columns`, the world position of the middle's floor, and where the agent is."""
         common: Columns = {"origin": ((3,), torch.float32, 0.0), "agent": ((3,), torch.float32, 0.0)}
         begun: Columns = {"begun": ((), torch.bool, 0)}
-        return Memory(slots, self.device, common | begun | self.columns())
+        return common | begun | self.columns()
 
     @abstractmethod
     def columns(self) -> Columns:
