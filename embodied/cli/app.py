@@ -58,7 +58,7 @@ def command(name: str, work: Work, read: Callable[[list[str]], list[str]] = list
 
     def main() -> None:
         importlib.import_module(CONFIGS)  # registers families of configs, such as one per simulator task
-        words = read(sys.argv[1:])
+        words = [" ".join(word.splitlines()) for word in read(sys.argv[1:])]  # Hydra's grammar knows no lines
         flags = [word for word in words if word.startswith("-")]
         overrides = [word for word in words if not word.startswith("-")]
         if {"-h", "--help"} & set(flags):

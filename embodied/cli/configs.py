@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -38,7 +38,13 @@ def compose(name: str, overrides: Sequence[str]) -> DictConfig:
         HydraException, OmegaConfBaseException: it cannot be composed; `explain` says why.
     """
     _initialised()
-    config = hydra.compose(name, list(overrides), return_hydra_config=True)
+    try:
+        config = hydra.compose(name, list(overrides), return_hydra_config=True)
+    except ValueError as error:  # of `group=null` and `group=3`, which Hydra does not name
+        if isinstance(error, (HydraException, OmegaConfBaseException)):
+            raise
+        words = " ".join(word for word in overrides if not isinstance(_value(word), (str, list)))
+        raise ConfigCompositionException(f"{error}: a group among {words} needs a name, or to be left out") from None
     HydraConfig.instance().set_config(config)
     with open_dict(config):
         del config["hydra"]
@@ -52,6 +58,14 @@ def check(name: str, overrides: Sequence[str]) -> str | None:
     except (HydraException, OmegaConfBaseException) as error:
         return explain(name, overrides, error)
     return None
+
+
+def _value(word: str) -> Any:
+    """What a word of the command line sets its key to; the word itself where it cannot be read."""
+    try:
+        return OverridesParser.create().parse_override(word).value()
+    except HydraException:
+        return word
 
 
 def explain(name: str, overrides: Sequence[str], error: Exception) -> str:

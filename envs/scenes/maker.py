@@ -4,6 +4,7 @@
     images/000000.png            pictures; a picture's number is its id everywhere
     videos/000000.mp4            films, or a folder of frames each
     chat/<split>/<task>.jsonl    chat samples
+    chat/<split>/all.jsonl       those of all tasks about pictures, picture by picture
     official/...                 the formats of official scorers, see `envs.scenes.exports`
     scenes/<split>.jsonl         what each picture shows; scenes/<split>_videos.jsonl what each film shows
 
@@ -26,12 +27,13 @@ from envs.scenes.balance import MOST_OVER
 from envs.scenes.exports import export, write_lines
 from envs.scenes.language_only import language_only
 from envs.scenes.painter import IMAGES, PARTS, VIDEOS, record_of
-from envs.scenes.samples import TASKS, Picture, Written, write_split
+from envs.scenes.samples import TASKS, Picture, Written, by_picture, write_split
 from envs.scenes.settings import Settings
 from envs.scenes.visibility import DEPTH_MARGIN, LEAST_SHARE, LEAST_SHOWN, SIDE_MARGIN, Fact
 from envs.scenes.vocabulary import UNSEEN
 
 ABOUT, BEGUN = "scenes.json", "making.json"
+ALL = "all"
 FOLDERS = ("chat", "official", "scenes")
 """What is written when all pictures are there."""
 STRETCH = {IMAGES: 40, VIDEOS: 5}
@@ -113,6 +115,7 @@ class SceneMaker:
                 (chat / split).mkdir()
                 for task in TASKS:
                     write_lines(chat / split / f"{task}.jsonl", written[split].samples[task])
+                write_lines(chat / split / f"{ALL}.jsonl", by_picture(written[split], self._settings.seed))
                 export(official, self._settings, split, pictures, written[split])
         with atomic_folder(scenes_folder) as scenes:
             for split in images:

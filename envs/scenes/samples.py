@@ -6,6 +6,7 @@ picture or film is relative to the data set's folder), and `meta`, which holds w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,7 @@ from envs.scenes.visibility import Fact
 SOURCE = "scenes"
 TASKS = ("caption", "vqa", *(f"pope_{setting}" for setting in SETTINGS), "refer", "dialogue", "video")
 DESCRIBE = ("Describe the picture.", "What is on the table?", "What does the picture show?", "Write a caption.")
-_TABLE, _TALK, _PROBE, _REFER, _CAPTION, _FILM = 11, 12, 13, 14, 15, 16
+_TABLE, _TALK, _PROBE, _REFER, _CAPTION, _FILM, _ORDER = 11, 12, 13, 14, 15, 16, 17
 """Streams of random numbers, one per task: what one task asks does not depend on the others."""
 
 
@@ -92,6 +93,23 @@ def write_split(settings: Settings, split: str, pictures: Sequence[Picture], fil
             parts = [{"type": kind, kind: names[number]}, _text(question.text)]
             written.samples[task].append(_sample(split, task, i, [(parts, question.answer)], meta))
     return written
+
+
+def by_picture(written: Written, seed: int) -> list[dict[str, Any]]:
+    """All samples about pictures, those about the same one beside each other and in a random order.
+
+    What several settings of POPE ask alike is there once.
+    """
+    about: dict[int, dict[str, dict[str, Any]]] = {}
+    for task, samples in written.samples.items():
+        for sample in samples if task != "video" else ():
+            asked = json.dumps(sample["messages"])
+            about.setdefault(sample["meta"]["image_id"], {}).setdefault(asked, sample)
+    rows = []
+    for number, samples_of_it in sorted(about.items()):
+        those = list(samples_of_it.values())
+        rows += [those[i] for i in np.random.default_rng([seed, _ORDER, number]).permutation(len(those))]
+    return rows
 
 
 def _meta(task: str, number: int, place: int, question: Question) -> dict[str, Any]:

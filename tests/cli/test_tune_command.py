@@ -1,6 +1,7 @@
 """embodied-tune: stages one after the other, each from the one before, resumed exactly, mistakes in one line."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -28,7 +29,8 @@ SMALL = [
     "trainer.device=cpu",
     "trainer.threads=1",
 ]
-SOURCES = "{c: {kind: pairs, format: chat, file: c.jsonl}, q: {kind: instructions, format: chat, file: q.jsonl}}"
+SOURCES = """{c: {kind: pairs, format: chat, file: c.jsonl},
+            q: {kind: instructions, format: chat, file: q.jsonl}}"""  # over lines, as one types it
 
 
 @pytest.fixture
@@ -128,6 +130,21 @@ def test_killed_in_the_second_stage_and_resumed_it_is_the_run_that_was_not(tune,
         whole, resumed = tensors(newest(f"whole/{stage}")), tensors(newest(f"broken/{stage}"))
         assert whole.keys() == resumed.keys() and whole
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_pictures_are_read_once_for_questions_that_are_met_together(tune):
+    lines = [line(f"q{i}", f"{i // 2}.png", "red") for i in range(8)]
+    Path("q.jsonl").write_text("\n".join(lines) + "\n")
+    losses = []
+    words = ["recipe=scratch", "only=[tune]", "stages={tune: {data: [instructions]}}"]
+    sources = "data.sources={q: {kind: instructions, together: 2, format: chat, file: q.jsonl}}"
+    for number, packing in enumerate([[], ["packing=shared_prefix"]]):
+        status, _, error = tune(sources, *words, *packing, f"out=run{number}")
+        assert status == 0, error
+        losses.append([float(loss) for loss in re.findall(r"loss ([\d.]+)", error)])
+    assert losses[0] == pytest.approx(losses[1], abs=2e-3) and len(set(losses[0])) > 1
+    one_line(tune(sources.replace("2", "0"), *words, "out=none"), "together of source 'q'", "got 0")
+    one_line(tune("packing=null", "out=none"), "packing=null", "needs a name, or to be left out")
 
 
 def test_a_stage_of_low_rank_updates_is_saved_merged_and_the_next_starts_from_it(tune):

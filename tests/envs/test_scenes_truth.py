@@ -319,6 +319,17 @@ def test_every_line_is_a_sample_and_its_picture_is_there(made):
     assert len(ids) == sum(tasks) > 2000
 
 
+def test_all_samples_about_a_picture_stand_together_and_none_twice(made):
+    for split in SPLITS:
+        tasks = [f.stem for f in made.glob(f"chat/{split}/*.jsonl") if f.stem not in ("all", "video")]
+        apart = [row for task in tasks for row in lines(made / f"chat/{split}/{task}.jsonl")]
+        together = lines(made / f"chat/{split}/all.jsonl")
+        said = [json.dumps(row["messages"]) for row in together]
+        assert set(said) == {json.dumps(row["messages"]) for row in apart} and len(set(said)) == len(said)
+        pictures = [row["meta"]["image_id"] for row in together]
+        assert pictures == sorted(pictures)
+
+
 def test_official_files_say_the_same_in_their_own_forms(made):
     for split in SPLITS:
         vqa = [row["meta"] for row in lines(made / f"chat/{split}/vqa.jsonl")]
