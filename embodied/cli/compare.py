@@ -1,4 +1,4 @@
-"""Compare results of evaluations, paired by task and seed: who is better, by how much, and how sure that is.
+"""Compare results of evaluations, paired by episode or question: who is better, by how much, and how sure that is.
 
     embodied-compare runs/a/eval/x runs/b/eval/x
     embodied-compare runs/a/eval/x runs/b/eval/x runs/c/eval/x out=comparisons/abc

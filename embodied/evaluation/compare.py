@@ -30,7 +30,8 @@ VIEW = frozenset(
 """Arguments of an environment that decide what a policy sees or which tasks there are, not what an episode is."""
 
 Episode = Mapping[str, Any]
-Key = tuple[str, int]
+Key = tuple[str, int | str]
+"""Task and seed; of scored answers, benchmark and sample."""
 
 
 def compare(
@@ -128,6 +129,8 @@ def _one(
     alone = [(name_a, len(of_a) - len(shared)), (name_b, len(of_b) - len(shared))]
     notes += [f"{count} episodes only {name} has are left out" for name, count in alone if count]
     notes += _versions_note(a, b)
+    if any("scores" in info and {e["return"] for e in info["episodes"]} - {0, 1} for info in (a, b)):
+        notes.append("scores are fractions: rates count answers that got more than a half")
     if [of_a[key] for key in shared] == [of_b[key] for key in shared]:
         notes.append("both results have the same episodes to the last step: is it the same policy twice?")
     tasks = sorted({task for task, _ in shared})
@@ -205,7 +208,8 @@ def _verdict(comparison: Mapping[str, Any], of: int) -> str:
 def _by_key(info: Mapping[str, Any], name: str) -> dict[Key, Episode]:
     found: dict[Key, Episode] = {}
     for episode in info["episodes"]:
-        key = (str(episode["task"]), int(episode["seed"]))
+        seed = episode["seed"]
+        key = (str(episode["task"]), seed if isinstance(seed, str) else int(seed))
         if key in found:
             raise ValueError(f"{name} has two episodes of {key[0]} with seed {key[1]}: episodes cannot be paired")
         found[key] = episode
@@ -215,7 +219,10 @@ def _by_key(info: Mapping[str, Any], name: str) -> dict[Key, Episode]:
 def _described(episodes: Mapping[Key, Episode]) -> str:
     tasks = sorted({task for task, _ in episodes})
     shown = ", ".join(tasks[:3]) + (f" and {len(tasks) - 3} more" if len(tasks) > 3 else "")
-    return f"{shown} with seeds {ranges((seed for _, seed in episodes), 3)}"
+    named = next((seed for _, seed in episodes if isinstance(seed, str)), None)
+    if named is not None:
+        return f"{shown} with {len(episodes)} samples such as {named}"
+    return f"{shown} with seeds {ranges((int(seed) for _, seed in episodes), 3)}"
 
 
 def _versions_note(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:

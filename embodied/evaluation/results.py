@@ -191,6 +191,9 @@ def write_eval_info(
 def read_eval_info(path: str | Path) -> dict[str, Any]:
     """A result, from its folder or from the file itself.
 
+    Of scored answers (`embodied.evaluation.scorers.result`) each is an episode: its task is the benchmark, its seed the
+    sample's id, its return the score, and it is a success where that is more than a half.
+
     Raises:
         ValueError: there is none, it is damaged, or it has no per-episode outcomes with seeds.
     """
@@ -201,6 +204,8 @@ def read_eval_info(path: str | Path) -> dict[str, Any]:
         hint = f"; it has the results {', '.join(inside)}" if inside else ""
         raise ValueError(f"no evaluation result at {path}: {file} does not exist{hint}")
     info = read_json(file)
+    if isinstance(info, dict) and isinstance(info.get("samples"), list) and "scores" in info:
+        return info | {"episodes": _answers_as_episodes(info, file)}
     if not isinstance(info, dict) or "overall" not in info:
         raise ValueError(f"{file} is not an evaluation result: it has no 'overall'")
     episodes = info.get("episodes")
@@ -211,6 +216,20 @@ def read_eval_info(path: str | Path) -> dict[str, Any]:
         if lacking:
             raise ValueError(f"{file}: episode {number} has no {', '.join(lacking)}")
     return info
+
+
+def _answers_as_episodes(info: Mapping[str, Any], file: Path) -> list[dict[str, Any]]:
+    episodes = []
+    for sample in info["samples"]:
+        score = sample.get("score")
+        if not isinstance(score, int | float):
+            raise ValueError(f"{file}: sample {sample.get('id')} has no score of its own, so answers cannot be paired")
+        episodes.append(
+            {"task": info["name"], "seed": sample["id"], "success": score > 0.5, "return": score, "length": 1}
+        )
+    if not episodes:
+        raise ValueError(f"{file} has no samples")
+    return episodes
 
 
 def versions() -> dict[str, str | None]:

@@ -7,6 +7,9 @@ import pytest
 
 from embodied.cli import compare as cli
 from embodied.evaluation.results import EpisodeRecord, write_eval_info
+from embodied.evaluation.scorers.base import Record
+from embodied.evaluation.scorers.result import write_scores
+from embodied.evaluation.scorers.vqa import VQAAccuracy
 
 
 @pytest.fixture
@@ -81,3 +84,21 @@ def test_help_is_given(monkeypatch, capsys):
     compare(monkeypatch, "--help")
     page = capsys.readouterr().out
     assert "embodied-compare runs/a/eval/x runs/b/eval/x" in page and "resamples: 10000" in page
+
+
+def scored(folder, answers, name="vqa"):
+    records = [Record(f"q{i}", answer, {"answers": ["red"]}) for i, answer in enumerate(answers)]
+    write_scores(folder, VQAAccuracy().score(records), name=name, config={})
+
+
+def test_scored_answers_are_compared_question_by_question(results, monkeypatch, capsys):
+    scored("runs/d", ["red"] * 5 + ["blue"] * 25)
+    scored("runs/e", ["blue"] * 2 + ["red"] * 28)
+    compare(monkeypatch, "runs/d", "runs/e", "out=kept")
+    assert "B is better by 76.7 points" in capsys.readouterr().out  # 28 of 30 against 5 of 30
+    found = json.loads((results / "kept/compare.json").read_text())["comparisons"][0]["overall"]
+    assert (found["n"], found["only_a"], found["only_b"]) == (30, 2, 25)
+    scored("runs/f", ["red"] * 3, name="gqa")
+    with pytest.raises(SystemExit):
+        compare(monkeypatch, "runs/d", "runs/f")
+    assert "vqa with 30 samples such as q0" in capsys.readouterr().err
