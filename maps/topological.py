@@ -1,0 +1,295 @@
+"""DUET: a topological map of visited and frontier nodes, read coarsely as a graph and finely as the present panorama.
+
+Chen et al. 2022, "Think Global, Act Local" (CVPR), and its official code (`map_nav_src/models/graph_utils.py` and
+`vilmodel.py`, `r2r/agent.py`). A visited node is the mean of its panorama's tokens, a frontier node the running mean of
+the tokens that showed it. Nodes get an embedding of the step they were visited at (0: never) and of where they are:
+LayerNorm(Linear(sine and cosine of relative heading and elevation, distance / 30, way / 30, hops / 10)). The coarse
+layers' self-attention adds Linear(1, 1) of the pairwise ways / 30 to its logits; node 0 is *stop*.
+
+The fine layers read the panorama with *stop* before it. Both sides score: s = sigmoid(FFN(both stops)) weighs global
+logits s and local ones 1 - s; a frontier that is next to the agent also gets its local logit, any other the sum of the
+local logits of visited neighbours (the urge to go back). Visited nodes are never chosen. At the end the agent goes back
+to the visited node with the highest probability of stopping.
+
+Released: 9 text, 2 panorama, 4 coarse and 4 fine layers, width 768, 12 heads. Headings here grow counter-clockwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maps.attention import CrossModalLayer, check_heads
+from maps.base import MapMemory, MapTokens, Memory, Text
+from maps.graph import graph_columns, nodes_of, route, visit
+from maps.panorama import PanoramaEncoder, Visit, angles, directions
+
+DISTANCE, HOPS = 30.0, 10.0
+NEVER = float("-inf")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Where to go next.
+
+    Attributes:
+        fused: (B, 1 + N) logits of *stop* and of each node; -inf where it can't be chosen.
+        coarse: (B, 1 + N), weighed by s; fine: (B, 1 + C), of *stop* and each neighbour, weighed by 1 - s.
+        balance: (B,) s.
+    """
+
+    fused: Tensor
+    coarse: Tensor
+    fine: Tensor
+    balance: Tensor
+
+
+def score(width: int, inputs: int) -> nn.Sequential:
+    """DUET's `ClsPrediction`: (..., inputs) to (..., 1)."""
+    norm = nn.LayerNorm(width, eps=1e-12)
+    return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), norm, nn.Linear(width, 1))
+
+
+class TopologicalMap(MapMemory):
+    """A graph of nodes as tokens, and DUET's decision among them. Observations are those of `maps.panorama`.
+
+    Args:
+        width: size D of a token, and of the text's.
+        features: F of a view.
+        capacity: K, nodes per episode.
+        neighbours, views: at most so many at one viewpoint.
+        steps: step numbers from here on share an embedding.
+        panorama_layers, coarse_layers, fine_layers: how many; 0 fine layers: no decision, tokens alone.
+        heads, feed_forward, dropout: of all layers.
+        distances: whether attention among nodes knows the ways between them (GASA).
+
+    Raises:
+        ValueError: a size that no map has.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        features: int,
+        capacity: int = 64,
+        neighbours: int = 16,
+        views: int = 36,
+        steps: int = 100,
+        panorama_layers: int = 1,
+        coarse_layers: int = 2,
+        fine_layers: int = 2,
+        heads: int = 4,
+        feed_forward: int = 256,
+        dropout: float = 0.1,
+        distances: bool = True,
+    ) -> None:
+        super().__init__(width)
+        check_heads(width, heads)
+        sizes = {"features": features, "capacity": capacity, "neighbours": neighbours, "views": views, "steps": steps}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"TopologicalMap: {name} must be at least 1, got {size}")
+        self.capacity, self.neighbours, self.views, self.steps = capacity, neighbours, views, steps
+        self.panorama = PanoramaEncoder(width, features, panorama_layers, heads, feed_forward, dropout)
+        self.node_place = nn.Sequential(nn.Linear(7, width), nn.LayerNorm(width, eps=1e-12))
+        self.node_step = nn.Embedding(steps, width)
+        self.bias = nn.Linear(1, 1) if distances else None
+        self.coarse = nn.ModuleList(CrossModalLayer(width, heads, feed_forward, dropout) for _ in range(coarse_layers))
+        self.fine = nn.ModuleList(CrossModalLayer(width, heads, feed_forward, dropout) for _ in range(fine_layers))
+        if fine_layers:
+            self.view_place = nn.Sequential(nn.Linear(14, width), nn.LayerNorm(width, eps=1e-12))
+            self.score_coarse, self.score_fine = score(width, width), score(width, width)
+            self.weigh = score(width, 2 * width)
+
+    # writing
+
+    def begin(self, slots: int) -> Memory:
+        around = self.neighbours + self.views
+        return Memory(
+            slots,
+            self.device,
+            graph_columns(self.capacity)
+            | {
+                "embedding": ((self.capacity, self.width), torch.float32, 0.0),  # a sum
+                "seen": ((self.capacity,), torch.float32, 0.0),  # of so many tokens
+                "step": ((self.capacity,), torch.int64, 0),
+                "time": ((), torch.int64, 0),
+                "heading": ((), torch.float32, 0.0),
+                "stop": ((self.capacity,), torch.float32, 0.0),
+                "near": ((self.neighbours,), torch.int64, -1),
+                "panorama": ((around, self.width), torch.float32, 0.0),
+                "panorama_present": ((around,), torch.bool, 0),
+            },
+        )
+
+    def update(
+        self, memory: Memory, observation: Mapping[str, Any], slots: Sequence[int] | Tensor | None = None
+    ) -> None:
+        seen, rows = Visit.of(observation, memory.device), memory.rows(slots)
+        if len(seen.node) != len(rows):
+            raise ValueError(f"an observation of {len(seen.node)} episodes was given for {len(rows)} slots")
+        for name, most, count in (
+            ("neighbours", self.neighbours, seen.near.shape[1]),
+            ("views", self.views, seen.views.shape[1]),
+        ):
+            if count > most:
+                raise ValueError(f"a viewpoint has {count} {name}, but this map was made for at most {most}")
+        names = torch.cat([seen.node.unsqueeze(1), seen.near], dim=1)
+        nodes = nodes_of(memory, rows, names, torch.cat([seen.place.unsqueeze(1), seen.places], dim=1))
+        here, near = nodes[:, 0], nodes[:, 1:]
+        visit(memory, rows, here, near)
+        tokens, present = self.panorama(seen)
+        self._embed(memory, rows, here, near, tokens, present)
+        memory["time"][rows] += 1
+        memory["step"][rows, here] = memory["time"][rows]
+        memory["heading"][rows] = seen.heading
+        memory["near"][rows] = nn.functional.pad(near, (0, self.neighbours - near.shape[1]), value=-1)
+        gap = self.neighbours - near.shape[1]  # neighbours take the first places, views those from `neighbours` on
+        split = near.shape[1]
+        first, rest = nn.functional.pad(tokens[:, :split], (0, 0, 0, gap)), tokens[:, split:]
+        rest = nn.functional.pad(rest, (0, 0, 0, self.views - rest.shape[1]))
+        memory["panorama"][rows] = torch.cat([first, rest], dim=1)
+        there = nn.functional.pad(present[:, :split], (0, gap))
+        around = nn.functional.pad(present[:, split:], (0, self.views - present.shape[1] + split))
+        memory["panorama_present"][rows] = torch.cat([there, around], dim=1)
+
+    @staticmethod
+    def _embed(memory: Memory, rows: Tensor, here: Tensor, near: Tensor, tokens: Tensor, present: Tensor) -> None:
+        """The visited node becomes its panorama's mean; of frontier nodes, the tokens that show them add up."""
+        weight = present.unsqueeze(-1).to(tokens.dtype)
+        memory["embedding"][rows, here] = (tokens * weight).sum(1) / weight.sum(1).clamp(min=1)
+        memory["seen"][rows, here] = 1.0
+        fresh = (near >= 0) & ~memory["visited"][rows.unsqueeze(1), near.clamp(min=0)]
+        row, node = rows.unsqueeze(1).expand_as(near)[fresh], near[fresh]
+        memory["embedding"][row, node] = memory["embedding"][row, node] + tokens[:, : near.shape[1]][fresh]
+        memory["seen"][row, node] = memory["seen"][row, node] + 1.0
+
+    # reading
+
+    def _where(self, memory: Memory, rows: Tensor, nodes: Tensor) -> Tensor:
+        """(B, N, 7): where nodes (B, N) are, seen by the agent."""
+        here, batch = memory["here"][rows], torch.arange(len(rows), device=rows.device)
+        places = memory["places"][rows]
+        chosen = places.gather(1, nodes.unsqueeze(-1).expand(-1, -1, 3))
+        heading, elevation, line = directions(places[batch, here], memory["heading"][rows], chosen)
+        way = memory["distance"][rows][batch, here].gather(1, nodes)
+        hops = memory["hops"][rows][batch, here].gather(1, nodes)
+        far = torch.stack([line / DISTANCE, way / DISTANCE, hops / HOPS], dim=-1)
+        return torch.cat([angles(heading, elevation), far], dim=-1)
+
+    def _nodes(self, memory: Memory, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Tokens (B, 1 + N, D), which there are, and the attention's bias (B, 1 + N, 1 + N); node 0 is *stop*."""
+        count = memory["count"][rows]
+        most = int(count.max()) if len(rows) else 0
+        nodes = torch.arange(most, device=rows.device).expand(len(rows), -1)
+        present = nodes < count.unsqueeze(1)
+        embedding = memory["embedding"][rows, :most] / memory["seen"][rows, :most].clamp(min=1).unsqueeze(-1)
+        where = torch.where(present.unsqueeze(-1), self._where(memory, rows, nodes), 0.0)
+        nowhere = torch.tensor([0.0, 1, 0, 1, 0, 0, 0], device=rows.device).expand(len(rows), 1, -1)
+        step = nn.functional.pad(memory["step"][rows, :most], (1, 0)).clamp(max=self.steps - 1)
+        tokens = nn.functional.pad(embedding, (0, 0, 1, 0)) + self.node_step(step)
+        tokens = tokens + self.node_place(torch.cat([nowhere, where], dim=1))
+        bias = None
+        if self.bias is not None:
+            ways = memory["distance"][rows, :most, :most] / DISTANCE
+            ways = torch.where(ways.isfinite(), ways, torch.zeros_like(ways))
+            bias = self.bias(nn.functional.pad(ways, (1, 0, 1, 0)).unsqueeze(-1)).squeeze(-1)
+        return tokens, nn.functional.pad(present, (1, 0), value=True), bias
+
+    def forward(
+        self, memory: Memory, text: Text | None = None, slots: Sequence[int] | Tensor | None = None
+    ) -> MapTokens:
+        """*Stop* and the nodes, after the coarse layers: N + 1 tokens, N the most nodes that one of the slots has."""
+        tokens, present, bias = self._nodes(memory, memory.rows(slots))
+        for layer in self.coarse:
+            tokens = layer(tokens, present, text, bias)
+        return MapTokens(tokens, present)
+
+    def panorama_tokens(self, memory: Memory, text: Text | None, rows: Tensor) -> MapTokens:
+        """*Stop*, neighbours and views of where the agent is, after the fine layers: 1 + neighbours + views tokens."""
+        near = memory["near"][rows]
+        start = self._where(memory, rows, torch.zeros_like(near[:, :1]))
+        there = torch.where((near >= 0).unsqueeze(-1), self._where(memory, rows, near.clamp(min=0)), 0.0)
+        place = nn.functional.pad(there, (0, 0, 1, self.views))
+        place = torch.cat([start.expand(-1, place.shape[1], -1), place], dim=-1)
+        tokens = nn.functional.pad(memory["panorama"][rows], (0, 0, 1, 0)) + self.view_place(place)
+        present = nn.functional.pad(memory["panorama_present"][rows], (1, 0), value=True)
+        for layer in self.fine:
+            tokens = layer(tokens, present, text)
+        return MapTokens(tokens, present)
+
+    def decide(self, memory: Memory, text: Text | None = None, slots: Sequence[int] | Tensor | None = None) -> Decision:
+        """Score *stop* and every frontier node.
+
+        Raises:
+            ValueError: the map was made without fine layers.
+        """
+        if not len(self.fine):
+            raise ValueError("a TopologicalMap with fine_layers=0 has tokens to read, but decides nothing")
+        rows = memory.rows(slots)
+        nodes, around = self(memory, text, rows), self.panorama_tokens(memory, text, rows)
+        balance = torch.sigmoid(self.weigh(torch.cat([nodes.tokens[:, 0], around.tokens[:, 0]], dim=-1)))
+        visited = memory["visited"][rows, : nodes.tokens.shape[1] - 1]
+        near = memory["near"][rows]
+        coarse = self.score_coarse(nodes.tokens).squeeze(-1) * balance
+        coarse = coarse.masked_fill(~nodes.present | nn.functional.pad(visited, (1, 0)), NEVER)
+        fine = self.score_fine(around.tokens[:, : 1 + self.neighbours]).squeeze(-1) * (1 - balance)
+        fine = fine.masked_fill(nn.functional.pad(near < 0, (1, 0)), NEVER)
+        return Decision(fuse(coarse, fine, near, visited), coarse, fine, balance.squeeze(-1))
+
+    # acting
+
+    def remember(self, memory: Memory, fused: Tensor, slots: Sequence[int] | Tensor | None = None) -> None:
+        """Note how likely the agent was to stop where it is, from `Decision.fused`."""
+        rows = memory.rows(slots)
+        memory["stop"][rows, memory["here"][rows]] = fused.detach().softmax(-1)[:, 0]
+
+    @staticmethod
+    def best_stop(memory: Memory, slot: int) -> int:
+        """The visited node with the highest noted probability of stopping: where an episode ends."""
+        stop = torch.where(memory["visited"][slot], memory["stop"][slot], torch.full_like(memory["stop"][slot], -1.0))
+        return int(stop.argmax())
+
+    @staticmethod
+    def way(memory: Memory, slot: int, node: int) -> list[int]:
+        """Viewpoint numbers from where the agent is to a node, along known edges: backtracking is walking it."""
+        here = int(memory["here"][slot])
+        return [int(memory["names"][slot, step]) for step in route(memory, slot, here, node)]
+
+    @staticmethod
+    def teacher(memory: Memory, to_goal: Tensor, arrived: Tensor) -> Tensor:
+        """What DUET is taught, (B,) among *stop* (0) and nodes: the frontier on the shortest way to the goal.
+
+        Args:
+            memory: of B slots.
+            to_goal: (B, K) metres from each node to the goal; whatever where there is no node.
+            arrived: (B,), bool: the agent is at the goal, and stops. So it does where no frontier is left.
+        """
+        rows = memory.rows()
+        frontier = ~memory["visited"] & (memory["names"] >= 0)
+        way = memory["distance"][rows, memory["here"]] + to_goal
+        best = way.masked_fill(~frontier, float("inf")).argmin(1) + 1
+        return torch.where(arrived | ~frontier.any(1), torch.zeros_like(best), best)
+
+
+def fuse(coarse: Tensor, fine: Tensor, near: Tensor, visited: Tensor) -> Tensor:
+    """Weighed global and local logits as one.
+
+    Args:
+        coarse: (B, 1 + N), -inf where a node can't be chosen.
+        fine: (B, 1 + C), -inf where there is no neighbour.
+        near: (B, C) node of each neighbour, -1 for none.
+        visited: (B, N), bool.
+    """
+    there = near >= 0
+    known = there & visited.gather(1, near.clamp(min=0))
+    local = torch.where(there, fine[:, 1:], torch.zeros_like(fine[:, 1:]))
+    back = torch.where(known, local, torch.zeros_like(local)).sum(1, keepdim=True)
+    ahead = torch.where(there & ~known, local, torch.zeros_like(local))
+    added = torch.zeros_like(coarse[:, 1:]).scatter_add(1, near.clamp(min=0), ahead)
+    adjacent = torch.zeros_like(added).scatter_add(1, near.clamp(min=0), (there & ~known).to(added.dtype)) > 0
+    return coarse + torch.cat([fine[:, :1], torch.where(adjacent, added, back)], dim=1)
