@@ -18,7 +18,7 @@ if importlib.util.find_spec("numba") is None and os.environ.get("CI") != "true":
     pytest.skip("numba is not installed", allow_module_level=True)
 simulator = importlib.import_module("envs.house.simulator")
 
-TASKS = ["pointnav", "objectnav"]
+TASKS = ["pointnav", "objectnav", "vln"]
 SMALL = ["env.make.body.height=16", "env.make.body.width=16", "env.make.houses=2"]
 
 
