@@ -3,10 +3,10 @@
     python -m benchmarks.map_update [--side 128] [--steps 400] [--repeats 5] [--width 64]
 
 First the occupancy grid: one update of the whole picture at once, and the same update written as a loop over pixels and
-cells, alternating on the same views in one process, after their results were compared. Printed: milliseconds of each
-(median and quartiles) and the ratio. Then every map on one walk through a house made by hand: milliseconds per update
-in the first and the last quarter of an episode (the cost is flat where their ratio is about 1), milliseconds to read
-the memory as tokens at the end, and the memory of one episode.
+cells, alternating on the same views in one process; their results are compared. Printed: CPU milliseconds of each
+(median and quartiles) and the ratio. Then every map on one walk around a room (the graph: along a corridor, a new
+viewpoint every step): CPU milliseconds per update in the first and the last quarter of an episode (the cost is flat
+where their ratio is about 1), milliseconds to read the memory as tokens at the end, and the memory of one episode.
 """
 
 from __future__ import annotations
@@ -23,7 +23,18 @@ from torch import Tensor
 
 from maps.base import MapMemory, Text
 from maps.geometry import camera_pose, focal_length, rays
+from maps.gridmm import GridMM
+from maps.objects import ObjectMap
 from maps.occupancy import OccupancyMap
+from maps.open_vocabulary import OpenVocabularyMap
+from maps.smnet import SMNet
+from maps.topological import TopologicalMap
+from maps.trans4map import Trans4Map
+from maps.value import ValueMap
+from maps.voxels import VoxelMap
+
+FEATURES = 64
+"""Width of the image features, a picture of an eighth of the pixels per side."""
 
 HOUSE = (8.13, 6.07, 2.5)
 """Metres along x, y and z of the room that is walked through; its walls lie inside cells, not between them."""
@@ -118,9 +129,10 @@ def walk(steps: int, side: int) -> tuple[Tensor, Tensor]:
 
 
 def seconds(work: Callable[..., object], *arguments: object) -> float:
-    start = time.perf_counter()
+    """CPU seconds of one call, in this one thread: other programs on the machine don't count."""
+    start = time.process_time()
     work(*arguments)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def quartiles(taken: Sequence[float]) -> str:
@@ -151,26 +163,58 @@ def against_the_loop(side: int, repeats: int) -> None:
     print(f"ratio        {np.median(np.array(in_turn) / np.array(at_once)):9.1f}")
 
 
-def every_map(width: int) -> dict[str, tuple[MapMemory, tuple[str, ...]]]:
-    """The maps that read views, at comparable sizes, and what else their observations need."""
+def every_map(width: int, steps: int) -> dict[str, MapMemory]:
+    """The maps that read views, at comparable sizes, in a house of 24 x 24 m; the graph has its own observations."""
     around: dict[str, Any] = {"size": 240, "resolution": 0.1}
-    return {"occupancy": (OccupancyMap(width, classes=41, surroundings=around), ("semantic",))}
+    return {
+        "occupancy": OccupancyMap(width, surroundings=around),
+        "occupancy, 41": OccupancyMap(width, classes=41, surroundings=around),
+        "smnet": SMNet(width, FEATURES, 64, 0, surroundings=around),
+        "trans4map": Trans4Map(width, FEATURES, 64, 0, horizon=64, surroundings=around),
+        "gridmm": GridMM(width, FEATURES),
+        "voxels": VoxelMap(width, FEATURES, surroundings=around),
+        "objects": ObjectMap(width, surroundings=around),
+        "open_vocabulary": OpenVocabularyMap(width, FEATURES, surroundings=around),
+        "value": ValueMap(width, surroundings=around),
+        "topological": TopologicalMap(width, FEATURES, capacity=steps + 6),
+    }
+
+
+def viewpoint(step: int, draw: torch.Generator) -> dict[str, Tensor]:
+    """A corridor of viewpoints, each with the ones before and after it and with two rooms that are never entered."""
+    near = [step - 1, step + 1, 10_000 + step // 100, 20_000 + step // 100]
+    places = [(2.0 * (n if n < 10_000 else step // 100 * 100), float(n >= 10_000) * 2, 0.0) for n in near]
+    return {
+        "observation.node": torch.tensor([step]),
+        "observation.neighbours": torch.tensor([near]),
+        "observation.neighbours.places": torch.tensor([places]),
+        "observation.neighbours.views": torch.tensor([[0, 1, 2, 3]]),
+        "observation.views": torch.randn(1, 36, FEATURES, generator=draw),
+        "observation.views.angles": torch.zeros(1, 36, 2),
+        "observation.pose": camera_pose(*(torch.tensor([v]) for v in (2.0 * step, 0.0, 1.25, 0.0))),
+    }
 
 
 def against_length(side: int, steps: int, width: int) -> None:
     depth, pose = walk(steps, side)
-    torch.manual_seed(0)
-    text = Text(torch.randn(1, 12, width), torch.ones(1, 12, dtype=torch.bool))
+    draw = torch.Generator().manual_seed(0)
+    text = Text(torch.randn(1, 12, width, generator=draw), torch.ones(1, 12, dtype=torch.bool))
+    labels = torch.randint(41, (1, side, side), generator=draw)
+    seen = {
+        "observation.semantic.front": labels,
+        "observation.instance.front": labels,
+        "observation.images.front": torch.randint(256, (1, side, side, 3), generator=draw, dtype=torch.uint8),
+        "observation.features.front": torch.randn(1, FEATURES, side // 8, side // 8, generator=draw),
+        "observation.value": torch.rand(1, 1, generator=draw),
+    }
     print(f"{'map':16} {'first quarter':>14} {'last quarter':>13} {'ratio':>6} {'read':>9} {'memory':>9}")
-    for name, (map_, _) in every_map(width).items():
+    for name, map_ in every_map(width, steps).items():
+        map_.eval()
         memory, taken = map_.begin(1), []
         for step in range(steps):
-            observation = {
-                "observation.depth.front": depth[step, None],
-                "observation.pose": pose[step, None],
-                "observation.semantic.front": torch.randint(41, (1, side, side)),
-                "observation.features.front": torch.randn(1, 64, side // 8, side // 8),
-            }
+            observation = seen | {"observation.depth.front": depth[step, None], "observation.pose": pose[step, None]}
+            if isinstance(map_, TopologicalMap):
+                observation = viewpoint(step, draw)
             with torch.no_grad():
                 taken.append(seconds(map_.update, memory, observation))
         with torch.no_grad():

@@ -18,8 +18,9 @@ from embodied.interaction import Environment, Execution, Expert, Observation, Po
 from embodied.spec import ActionSpec, Kind
 
 __all__ = [
-    "ActionHead", "Environment", "Execution", "Expert", "Generators", "Memory", "Observation", "Policy", "Prefix",
-    "Readout", "SequentialHead", "Speller", "draw_integers", "draw_normal", "draw_uniform", "masked_mean", "stack",
+    "ActionHead", "Environment", "Execution", "Expert", "Generators", "MapEncoder", "Memory", "Observation", "Policy",
+    "Prefix", "Readout", "SequentialHead", "Speller", "draw_integers", "draw_normal", "draw_uniform", "masked_mean",
+    "stack",
 ]  # fmt: skip
 
 Generators = Sequence[torch.Generator]
@@ -109,6 +110,31 @@ class Readout:
     def each_step(self) -> Readout:
         """Every step as a row of its own, sample by sample: tokens (B x T, 1, R, D), without a prefix."""
         return Readout(self.tokens.flatten(0, 1).unsqueeze(1), self.steps.flatten().unsqueeze(1))
+
+
+class MapEncoder(Protocol):
+    """A memory of the surroundings as one more thing to read; `maps.base` has its base class and says how it joins.
+
+    What it learned is the module's; what it has seen is in a memory that `begin` makes, so that one module serves many
+    episodes. `read` and `update` write the same: a training sample's history at once, or one step of a rollout.
+
+    Attributes:
+        width: size D of a token.
+    """
+
+    width: int
+
+    def begin(self, slots: int) -> Any:
+        """The memory of so many episodes; its `reset(slots)` forgets those of some slots."""
+
+    def update(self, memory: Any, observation: Mapping[str, Any], slots: Sequence[int] | Tensor | None = None) -> None:
+        """Write one step, arrays (B, ...), into slots of the memory (None: all); no dearer in a long episode."""
+
+    def read(self, batch: Mapping[str, Any], memory: Any = None) -> Any:
+        """Write a history, arrays (B, T, ...), without the steps that `observation_is_pad` marks; gives the memory."""
+
+    def __call__(self, memory: Any, text: Any = None, slots: Sequence[int] | Tensor | None = None) -> Any:
+        """Tokens (B, N, D) and which are present (B, N); `text` is the instruction, (B, L, D) and (B, L), or None."""
 
 
 class ActionHead(nn.Module, ABC):

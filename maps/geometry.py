@@ -155,9 +155,11 @@ def scatter_mean(values: Tensor, index: Tensor, size: int) -> Tensor:
 
 
 def scatter_max(values: Tensor, index: Tensor, size: int, nothing: float = -math.inf) -> Tensor:
-    """(size,) maxima of `values` (N,); `nothing` where nothing has the index."""
-    best = values.new_full((size,), nothing)
-    return best.scatter_reduce(0, index, values, "amax", include_self=nothing != -math.inf)
+    """(size, ...) maxima of `values` (N, ...) by index (N,); `nothing` where nothing has the index."""
+    best = values.new_full((size, *values.shape[1:]), -math.inf)
+    wide = index.view(-1, *[1] * (values.ndim - 1)).expand_as(values)
+    best = best.scatter_reduce(0, wide, values, "amax")
+    return best if nothing == -math.inf else torch.where(best == -math.inf, torch.full_like(best, nothing), best)
 
 
 def scatter_softmax(scores: Tensor, index: Tensor, size: int) -> Tensor:

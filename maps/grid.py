@@ -17,7 +17,7 @@ from torch import Tensor
 
 from embodied.building import check_arguments
 from maps.base import MapMemory, MapTokens, Memory, Text, View
-from maps.geometry import Grid, heading_of, unproject
+from maps.geometry import Grid, bilinear, heading_of, unproject
 from maps.windows import EgocentricWindow
 
 Columns = dict[str, tuple[tuple[int, ...], torch.dtype, float]]
@@ -83,30 +83,24 @@ class Points:
     agents: Tensor
 
 
-class GridMemory(MapMemory):
-    """A map over a grid of the plan, read as tokens of the window around the agent.
+class PlacedMemory(MapMemory):
+    """A map that knows where in the plan, around where the episode began, pixels fall.
 
     Args:
         width: size D of a token.
-        channels: how many numbers per cell the window reads.
         surroundings: see `Surroundings`; what isn't said is as there.
 
     Raises:
-        ValueError: a camera, grid or window that can't be.
+        ValueError: a camera or grid that can't be.
     """
 
-    def __init__(self, width: int, channels: int, surroundings: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, width: int, surroundings: Mapping[str, Any] | None = None) -> None:
         super().__init__(width)
         check_arguments(Surroundings, surroundings or {})
-        around = Surroundings(**(surroundings or {}))
-        self.camera, self.field_of_view, self.near, self.far = (
-            around.camera,
-            around.field_of_view,
-            around.near,
-            around.far,
-        )
+        self.around = around = Surroundings(**(surroundings or {}))
+        self.camera, self.field_of_view = around.camera, around.field_of_view
+        self.near, self.far = around.near, around.far
         self.eye, self.ceiling, self.grid = around.eye, around.ceiling, Grid(around.size, around.resolution)
-        self.window = EgocentricWindow(self.grid, channels, width, around.window, around.patch)
 
     def begin(self, slots: int) -> Memory:
         return Memory(slots, self.device, self.every_column())
@@ -120,10 +114,6 @@ class GridMemory(MapMemory):
     @abstractmethod
     def columns(self) -> Columns:
         """What else the memory holds, by name."""
-
-    @abstractmethod
-    def cells(self, memory: Memory, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """What the window reads: (B, N, C) and whether anything is known, (B, N), of cells `index` (B, N)."""
 
     def place(
         self, memory: Memory, observation: Mapping[str, Any], slots: Sequence[int] | Tensor | None = None
@@ -149,6 +139,35 @@ class GridMemory(MapMemory):
         seen = inside & (depth > self.near) & (depth < self.far) & (points[..., 2] < self.ceiling)
         return Points(rows, points[..., :2], points[..., 2], cells, seen, view, agents)
 
+    @staticmethod
+    def to_world(memory: Memory, slot: int, places: Tensor) -> Tensor:
+        """World coordinates (..., 2) of places (..., 2) that are given from the grid's middle."""
+        return places + memory["origin"][slot, :2]
+
+    def picture(self, values: Tensor) -> Tensor:
+        """Cells (B, size * size, ...) as images (B, ..., size, size): rows along x, columns along y."""
+        return values.unflatten(1, (self.grid.size, self.grid.size)).movedim((1, 2), (-2, -1))
+
+
+class GridMemory(PlacedMemory):
+    """A map over a grid of the plan, read as tokens of the window around the agent.
+
+    Args:
+        width, surroundings: see `PlacedMemory`.
+        channels: how many numbers per cell the window reads.
+
+    Raises:
+        ValueError: a camera, grid or window that can't be.
+    """
+
+    def __init__(self, width: int, channels: int, surroundings: Mapping[str, Any] | None = None) -> None:
+        super().__init__(width, surroundings)
+        self.window = EgocentricWindow(self.grid, channels, width, self.around.window, self.around.patch)
+
+    @abstractmethod
+    def cells(self, memory: Memory, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """What the window reads: (B, N, C) and whether anything is known, (B, N), of cells `index` (B, N)."""
+
     def forward(
         self, memory: Memory, text: Text | None = None, slots: Sequence[int] | Tensor | None = None
     ) -> MapTokens:
@@ -157,6 +176,19 @@ class GridMemory(MapMemory):
         values, known = self.cells(memory, rows, index)
         return self.window(values, known & inside)
 
-    def picture(self, values: Tensor) -> Tensor:
-        """Cells (B, size * size, ...) as images (B, ..., size, size): rows along x, columns along y."""
-        return values.unflatten(1, (self.grid.size, self.grid.size)).movedim((1, 2), (-2, -1))
+
+def pixel_features(view: View, features: int, camera: str) -> Tensor:
+    """The feature of each pixel of a view, (B, V x H x W, F), bilinearly upsampled.
+
+    Raises:
+        ValueError: features of another width than `features`.
+    """
+    pictures = view.features
+    assert pictures is not None
+    batch, views, found = pictures.shape[:3]
+    if found != features:
+        raise ValueError(f"observation.features.{camera} has {found} features, but this map was made for {features}")
+    height, width = view.depth.shape[2:]
+    pixel = torch.arange(height * width, device=pictures.device).expand(batch * views, -1)
+    each = bilinear(pictures.flatten(0, 1).float(), pixel // width, pixel % width, height, width)
+    return each.unflatten(0, (batch, views)).flatten(1, 2)
