@@ -245,38 +245,57 @@ def test_mujoco_sees_the_same_depths_and_instances(model):
 
     size = 96
     try:
-        open_context(size, size).free()
+        context = open_context(size, size)
     except RenderingUnavailable as reason:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(str(reason))
-    model.vis.global_.fovy = 90
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
-    camera = mujoco.MjvCamera()
     checked = 0
-    with mujoco.Renderer(model, size, size, max_geom=2000) as renderer:
+    try:
+        draw = mujoco_eyes(mujoco, model, size)
         for x, y, z, heading, pitch in cameras(5, pitch=0.6, seed=2):
             ours = Renderer(SCENE, size, size, 90, ("depth", "instance")).render(np.array([[x, y, z, heading, pitch]]))
             depth, ids = ours["depth"][0], ours["instance"][0]
-            ahead = np.array(
-                [math.cos(heading) * math.cos(pitch), math.sin(heading) * math.cos(pitch), math.sin(pitch)]
-            )
-            camera.distance, camera.azimuth, camera.elevation = 0.01, math.degrees(heading), math.degrees(pitch)
-            camera.lookat[:] = np.array([x, y, z]) + 0.01 * ahead
-            renderer.update_scene(data, camera)
-            renderer.enable_depth_rendering()
-            theirs = renderer.render().copy()
-            renderer.disable_depth_rendering()
-            renderer.enable_segmentation_rendering()
-            geoms = renderer.render()[..., 0].copy()
-            renderer.disable_segmentation_rendering()
+            theirs, geoms = draw(x, y, z, heading, pitch)
             good = off_edges(depth, ids, 2)
             assert good.mean() > 0.4
             assert np.abs(theirs - depth)[good].max() < 0.02
             assert (model.geom_user[geoms[good], 1] == ids[good]).all()
             checked += good.sum()
+    finally:
+        context.free()
     assert checked > 10_000
+
+
+def mujoco_eyes(mujoco, model, size):
+    """Draws metric depth and geom ids with MuJoCo in the present OpenGL context."""
+    model.vis.global_.fovy = 90
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    scene, box = mujoco.MjvScene(model, 2000), mujoco.MjrRect(0, 0, size, size)
+    context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+    mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
+    camera, option = mujoco.MjvCamera(), mujoco.MjvOption()
+    near, far = model.stat.extent * model.vis.map.znear, model.stat.extent * model.vis.map.zfar
+
+    def draw(x, y, z, heading, pitch):
+        flat = math.cos(pitch)
+        ahead = np.array([math.cos(heading) * flat, math.sin(heading) * flat, math.sin(pitch)])
+        camera.distance, camera.azimuth, camera.elevation = 0.01, math.degrees(heading), math.degrees(pitch)
+        camera.lookat[:] = np.array([x, y, z]) + 0.01 * ahead
+        mujoco.mjv_updateScene(model, data, option, None, camera, mujoco.mjtCatBit.mjCAT_ALL, scene)
+        scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = 1
+        mujoco.mjr_render(box, scene, context)
+        colour, depth = np.empty((size, size, 3), np.uint8), np.empty((size, size), np.float32)
+        mujoco.mjr_readPixels(colour, depth, box, context)
+        number = colour.astype(int) @ [1, 256, 65536] - 1
+        geom = np.full(scene.ngeom + 1, -1)
+        for item in scene.geoms[: scene.ngeom]:
+            geom[item.segid] = item.objid if item.objtype == mujoco.mjtObj.mjOBJ_GEOM else -1
+        metres = near / (1 - depth.astype(float) * (1 - near / far))
+        return metres[::-1], geom[number][::-1]  # OpenGL's pictures begin at the bottom
+
+    return draw
 
 
 @pytest.mark.simulator("pybullet")
