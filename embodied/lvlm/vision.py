@@ -62,7 +62,8 @@ class VisionPath(nn.Module):
         connector: features to tokens.
         resolution: a picture to views, and their tokens to one sequence.
         video: how films are read: None, each frame as a picture, tiles and all; `together`, one view of each frame
-            through `encoder`, and the features of all frames through the connector at once; or an encoder of films.
+            through `encoder` (of as many frames at a time as it reads as one), and the features of all frames through
+            the connector at once; or an encoder of films.
         video_connector: of films read as a whole; None: `connector`.
         video_stage: what merges the features of films read as a whole ahead of their connector, which pictures may
             share (LLaVA-NeXT-Video pools each frame by 2); None: nothing.
@@ -128,7 +129,7 @@ class VisionPath(nn.Module):
 
         Raises:
             ValueError: the resolution strategy refuses frames of their size, or would cut into tiles what is read as a
-                whole; the video encoder reads another number of frames.
+                whole; frames of several sizes; the video encoder reads another number of frames.
         """
         if not self.whole:
             return Clip(tuple(map(self.prepare, frames)), tuple(seconds))
@@ -142,6 +143,8 @@ class VisionPath(nn.Module):
                     raise ValueError("frames of a film that is read as a whole are read in one view each, not in tiles")
                 view = self.resolution.cut(view, layout)[0]
             pictures.append(Picture(layout, (tuple(each(view) for each in how),)))
+        if len({picture.layout.views for picture in pictures}) > 1:
+            raise ValueError("frames of a film that is read as a whole have one size")
         clip = Clip(tuple(pictures), tuple(seconds))
         self.grids(clip)  # which refuses what cannot be encoded
         return clip
@@ -155,9 +158,10 @@ class VisionPath(nn.Module):
             return self._measured(seen)
         if not self.whole:
             return Film(tuple(map(self._measured, seen.frames)), seen.seconds)
-        (times, rows, columns), count = self.grids(seen)[0], len(seen.frames)
+        times, rows, columns = self.resolution.film_grid(self._film_grid(seen))
+        begun = seen.seconds[:: (self.video or self.encoder).span]
         runs = tuple(Measured((rows * columns,)) for _ in range(times))
-        return Film(runs, tuple(seen.seconds[run * count // times] for run in range(times)))
+        return Film(runs, tuple(begun[run * len(begun) // times] for run in range(times)))
 
     def _measured(self, picture: Picture) -> Measured:
         return measure(self.resolution, picture.layout, self.token_grids(picture.layout))
@@ -174,7 +178,11 @@ class VisionPath(nn.Module):
             return list(self.token_grids(seen.layout))
         if not self.whole:
             return [grid for frame in seen.frames for grid in self.token_grids(frame.layout)]
-        times, rows, columns = self._film_layout(seen)
+        return [self.resolution.film_grid(self._film_grid(seen))]
+
+    def _film_grid(self, clip: Clip) -> tuple[int, int, int]:
+        """Times, rows and columns of the tokens that a connector makes of a film; (1, 1, N) where they make none."""
+        times, rows, columns = self._film_layout(clip)
         if self.video_stage is not None:
             count = self.video_stage.tokens(times * rows * columns, Context(grid=(rows, columns), frames=times))
             rows, columns = self.video_stage.grid((rows, columns))
@@ -183,14 +191,14 @@ class VisionPath(nn.Module):
         total = self._film_connector.tokens(times * rows * columns, context)
         down, across = self._film_connector.grid((rows, columns))
         left, rest = divmod(total, down * across)
-        return [(1, 1, total)] if rest or left > times else [(left, down, across)]
+        return (1, 1, total) if rest or left > times else (left, down, across)
 
     def _film_layout(self, clip: Clip) -> tuple[int, int, int]:
         """Times, rows and columns of a film's features."""
         height, width = clip.frames[0].layout.views[0]
         if self.video is not None:
             return self.video.layout(len(clip.frames), height, width)
-        return len(clip.frames), *self._feature_grid(height, width)
+        return -(-len(clip.frames) // self.encoder.span), *self._feature_grid(height, width)
 
     def count(self, layout: Layout) -> int:
         """How many tokens a picture with this layout becomes."""
@@ -263,9 +271,10 @@ class VisionPath(nn.Module):
         """Tokens (B, N, D) of films of one shape that are read as a whole."""
         clips = [clip for _, clip in members]
         times, rows, columns = self._film_layout(clips[0])
-        if self.video is not None:
+        if self.video is not None or self.encoder.span > 1:
             pixels = torch.stack([torch.stack([frame.views[0][0] for frame in clip.frames]) for clip in clips])
-            features = self.video.encode(pixels.to(self.encoder.mean.device))
+            read = self.encoder.encode_frames if self.video is None else self.video.encode
+            features = read(pixels.to(self.encoder.mean.device))
         else:
             features = self._encoded([frame.views[0] for clip in clips for frame in clip.frames])
             features = features.unflatten(0, (len(clips), times)).flatten(1, 2)
@@ -273,7 +282,7 @@ class VisionPath(nn.Module):
         context = replace(context, grid=(rows, columns), frames=times)
         if self.video_stage is not None:
             features, context = self.video_stage(features, context)
-        return self._film_connector(features, context)
+        return self.resolution.arrange_film(self._film_connector(features, context), self._film_grid(clips[0]))
 
     def _encoded(self, views: Sequence[Pixels]) -> Tensor:
         """Features (B, N, D_enc) of views of one shape."""

@@ -14,7 +14,7 @@ from embodied.lvlm.chat.media import Film
 from embodied.lvlm.interop.checkpoints import from_reference, to_reference
 from embodied.lvlm.model import LVLM, Batch
 from embodied.lvlm.vision import Clip
-from fakes.references import IMAGE, INSTRUCTION, SAID, VIDEO, Case
+from fakes.references import IMAGE, INSTRUCTION, SAID, VIDEO, Case, stacked
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Difference:
 
 SAMPLES = [[(31, 40)], [(75, 33)], [(31, 40), (20, 90)]]
 """(height, width) of the pictures of each sample."""
-FILMS = [[(31, 40)] * 3, [(75, 33)] * 2]
+FILMS = [[(31, 40)] * 2, [(75, 33)] * 3]
 """The same of the frames of films."""
 Seen = Image.Image | list[Image.Image]
 """A picture, or a film's frames."""
@@ -72,7 +72,8 @@ def measure(case: Case) -> Difference:
         batch = a_batch(model, [frames], case)
         (clip,) = batch.pictures
         assert isinstance(clip, Clip)
-        views = list((case.frames or case.processor)()(frames, return_tensors="pt")["pixel_values"])
+        processed = (case.frames or case.processor)()(frames, return_tensors="pt")
+        views = (case.views if case.frames is None else stacked)(processed, [1] * len(frames))
         pixels = max(pixels, apart([frame.views[0][0] for frame in clip.frames], views))
         logits = max(logits, unlike(model, batch, theirs, case.film(torch.stack(views), batch.ids)))
     after = to_reference(model, theirs.config).state_dict()

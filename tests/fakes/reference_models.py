@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import transformers as hf
 from torch import Tensor
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from fakes.references import (
     CLIP,
@@ -116,7 +117,7 @@ def qwen2vl() -> hf.PretrainedConfig:
         },
         text_config=TEXT | {"rope_parameters": rope},
         image_token_id=IMAGE,
-        video_token_id=101,
+        video_token_id=VIDEO,
         vision_start_token_id=102,
         vision_end_token_id=103,
     )
@@ -136,6 +137,25 @@ def unpatched(processed: Any, counts: Counts) -> Views:
 def qwen_call(processed: Any, ids: Tensor) -> dict[str, Any]:
     names = ("pixel_values", "image_grid_thw")
     return {name: processed[name] for name in names} | {"mm_token_type_ids": (ids == IMAGE).int()}
+
+
+def qwen_film(pixels: Tensor, ids: Tensor) -> dict[str, Any]:
+    """Pairs of frames as patches in the official order: pair, 2 x 2 group, patch of the group, channel."""
+    pixels = torch.cat([pixels, pixels[-1:]]) if len(pixels) % 2 else pixels
+    down, across = pixels.shape[-2] // 14, pixels.shape[-1] // 14
+    patches = [
+        pixels[time : time + 2, :, 14 * row : 14 * row + 14, 14 * column : 14 * column + 14].transpose(0, 1).flatten()
+        for time in range(0, len(pixels), 2)
+        for top in range(0, down, 2)
+        for left in range(0, across, 2)
+        for row in (top, top + 1)
+        for column in (left, left + 1)
+    ]
+    return {
+        "pixel_values_videos": torch.stack(patches),
+        "video_grid_thw": torch.tensor([[len(pixels) // 2, down, across]]),
+        "mm_token_type_ids": (ids == VIDEO).int() * 2,
+    }
 
 
 def said(processed: Any, ids: Tensor) -> dict[str, Any]:
@@ -318,7 +338,7 @@ CASES = [
     ),
     Case(
         "llava-next-video",
-        ["PLLaVA (fixed pool)"],
+        ["LLaVA-NeXT-Video (PLLaVA's family)"],
         lambda: hf.LlavaNextVideoConfig(
             vision_config=CLIP | {"image_size": 56},
             text_config=LLAMA,
@@ -357,11 +377,14 @@ CASES = [
             image_grid_pinpoints=PINPOINTS,
             vision_aspect_ratio="anyres_max_2",
             image_token_index=IMAGE,
+            video_token_index=VIDEO,
         ),
         lambda: hf.LlavaOnevisionImageProcessorPil(size=SQUARE, image_grid_pinpoints=PINPOINTS),
         with_sizes,
         filled_up,
         several=False,
+        film=a_film,
+        frames=lambda: hf.SiglipImageProcessorPil(size=SQUARE, image_mean=OPENAI_CLIP_MEAN, image_std=OPENAI_CLIP_STD),
     ),
     Case(
         "vipllava",
@@ -424,6 +447,7 @@ CASES = [
         lambda: hf.Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 6}),
         qwen_call,
         unpatched,
+        film=qwen_film,
     ),
     Case("blip2-opt", ["BLIP-2 (OPT)"], blip2(OPT), blip),
     Case("blip2-llama", ["MiniGPT-4"], blip2(LLAMA), blip),

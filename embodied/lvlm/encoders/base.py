@@ -104,9 +104,11 @@ class ImageEncoder(nn.Module, ABC):
 
     Attributes:
         dim: width D_enc of a feature.
+        span: how many frames of a film are read as one; where it is not 1, `encode_frames` reads them.
     """
 
     dim: int
+    span: int = 1
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -124,6 +126,10 @@ class ImageEncoder(nn.Module, ABC):
     @abstractmethod
     def encode(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, H, W) to features (B, N, D_enc)."""
+
+    def encode_frames(self, pixels: Tensor) -> Tensor:
+        """Normalised frames (B, T, 3, H, W) to features (B, N, D_enc), one time after the other."""
+        return self.encode(pixels.flatten(0, 1)).unflatten(0, (-1, pixels.shape[1])).flatten(1, 2)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the features of an image of this size; (1, N) where they make no grid (class tokens)."""

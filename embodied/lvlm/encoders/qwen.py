@@ -39,6 +39,7 @@ class QwenVision(ImageEncoder):
         self.model: Any = tower("QwenVision", classes, config, checkpoint, QWEN)
         settings = self.model.config
         self.patch, self.group, self.merge = settings.patch_size, settings.spatial_merge_size, merge
+        self.span = settings.temporal_patch_size
         self.dim = settings.hidden_size if merge else settings.embed_dim
 
     @property
@@ -74,12 +75,12 @@ class QwenVision(ImageEncoder):
     def encode_frames(self, pixels: Tensor) -> Tensor:
         """Frames (B, T, 3, H, W) to features (B, N, D_enc).
 
-        `temporal_patch_size` (2) frames make one patch, so N is T / 2 grids, one after the other; a lone last frame is
+        `span` (2) frames make one patch, so N is T / 2 grids, one after the other; a lone last frame is
         repeated, as a picture is.
         """
         rows, _, channels, height, width = pixels.shape
         self.grid(height, width)
-        span = self.model.config.temporal_patch_size
+        span = self.span
         pixels = torch.cat([pixels, pixels[:, -1:].expand(-1, -pixels.shape[1] % span, -1, -1, -1)], dim=1)
         times, down, across = pixels.shape[1] // span, height // self.patch, width // self.patch
         group = self.group

@@ -78,14 +78,14 @@ class QwenVideo(VideoEncoder):
 
     def __init__(self, encoder: QwenVision) -> None:
         super().__init__()
-        self.encoder, self.dim = encoder, encoder.dim
+        self.encoder, self.dim, self.span = encoder, encoder.dim, encoder.span
 
     @property
     def preprocess(self) -> tuple[Preprocess, ...]:
         return self.encoder.preprocess
 
     def layout(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        return -(-frames // self.encoder.model.config.temporal_patch_size), *self.encoder.grid(height, width)
+        return -(-frames // self.encoder.span), *self.encoder.grid(height, width)
 
     def encode(self, pixels: Tensor) -> Tensor:
         return self.encoder.encode_frames(pixels)

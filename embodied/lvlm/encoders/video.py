@@ -24,9 +24,11 @@ class VideoEncoder(nn.Module, ABC):
 
     Attributes:
         dim: width D_enc of a feature.
+        span: how many frames are read as one.
     """
 
     dim: int
+    span: int = 1
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames (B, T, H, W, 3), uint8 in [0, 255] or float in [0, 1], to features (B, N, D_enc)."""

@@ -143,7 +143,10 @@ class VideoLlava(Llava):
 
 
 class LlavaOnevision(LlavaNext):
-    """LLaVA-OneVision (Li et al. 2024, arXiv 2408.03326): AnyRes with a bound, for one picture in a sample."""
+    """LLaVA-OneVision (Li et al. 2024, arXiv 2408.03326): AnyRes with a bound, for one picture in a sample; and films.
+
+    A film's frames are half as long and wide in tokens, and a newline ends it.
+    """
 
     model_types: ClassVar[tuple[str, ...]] = ("llava_onevision",)
 
@@ -151,7 +154,11 @@ class LlavaOnevision(LlavaNext):
         aspect, start = reference.vision_aspect_ratio, "anyres_max_"
         if not aspect.startswith(start) or not aspect.removeprefix(start).isdigit():
             raise refuse(reference, "vision_aspect_ratio", aspect, f"it is {start} and a number of tiles")
-        return super().resolution(reference, images) | {"max_tiles": int(aspect.removeprefix(start))}
+        tiles = int(aspect.removeprefix(start))
+        return super().resolution(reference, images) | {"max_tiles": tiles, "film_scale": 2}
+
+    def config(self, reference: PretrainedConfig, images: Images) -> dict[str, Any]:
+        return super().config(reference, images) | {"video": "together"}
 
 
 class VipLlava(Llava):

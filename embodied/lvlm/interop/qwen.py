@@ -27,6 +27,7 @@ class Qwen2VL(Family):
         vision = reference.vision_config
         return {
             "encoder": {"_target_": "embodied.lvlm.encoders.qwen.QwenVision", "config": described(vision)},
+            "video": "together",
             "connector": {"_target_": "embodied.lvlm.connectors.identity.IdentityConnector"},
             "resolution": {
                 "_target_": "embodied.lvlm.resolution.native.Native",

@@ -39,9 +39,11 @@ class AnyRes(Resolution):
         max_tiles: canvases with more tokens than this many tiles have are shrunk to as many by bilinear interpolation
             (`anyres_max_9` is 9); null never shrinks.
         resample: PIL's filter.
+        film_scale: of films read as a whole, each frame's tokens are shrunk by this factor, as canvases are, and one
+            newline ends the film (LLaVA-OneVision: 2); null leaves them alone.
 
     Raises:
-        ValueError: no pinpoints, or one that tiles do not fill.
+        ValueError: no pinpoints, or one that tiles do not fill; a size that is not positive.
     """
 
     def __init__(
@@ -53,16 +55,18 @@ class AnyRes(Resolution):
         newline: bool = True,
         max_tiles: int | None = None,
         resample: str = "bicubic",
+        film_scale: int | None = None,
     ) -> None:
         super().__init__(width)
-        positive(self, side=side, max_tiles=1 if max_tiles is None else max_tiles)
+        positive(self, side=side, max_tiles=max_tiles or int(max_tiles is None))
+        positive(self, film_scale=film_scale or int(film_scale is None))
         self.pinpoints = [(int(height), int(width)) for height, width in pinpoints]
         if not self.pinpoints:
             raise ValueError("AnyRes: pinpoints is empty; give it canvases such as [[336, 672], [672, 336]]")
         for canvas in self.pinpoints:
             if canvas[0] % side or canvas[1] % side or min(canvas) < side:
                 raise ValueError(f"AnyRes: pinpoint {list(canvas)} is not made of tiles of {side} pixels")
-        self.side, self.unpad, self.max_tiles = side, unpad, max_tiles
+        self.side, self.unpad, self.max_tiles, self.film_scale = side, unpad, max_tiles, film_scale
         self.resample = known_filter(self, resample)
         self.newline = learned(width) if newline else None
 
@@ -92,6 +96,22 @@ class AnyRes(Resolution):
             shrunk = F.interpolate(canvas.permute(2, 0, 1).unsqueeze(0), (rows, columns), mode="bilinear")
             canvas = shrunk[0].permute(1, 2, 0)
         return torch.cat([tokens[0], end_rows(canvas, self.newline)])
+
+    def film_grid(self, grid: tuple[int, int, int]) -> tuple[int, int, int]:
+        if self.film_scale is None:
+            return grid
+        rows, columns = (-(-side // self.film_scale) for side in grid[1:])
+        return (grid[0], rows, columns) if self.newline is None else (1, 1, grid[0] * rows * columns + 1)
+
+    def arrange_film(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        if self.film_scale is None:
+            return tokens
+        times, rows, columns = grid
+        maps = tokens.unflatten(1, grid).flatten(0, 1).permute(0, 3, 1, 2)
+        size = (-(-rows // self.film_scale), -(-columns // self.film_scale))
+        shrunk = F.interpolate(maps, size, mode="bilinear").flatten(2).transpose(1, 2)
+        film = shrunk.unflatten(0, (-1, times)).flatten(1, 2)
+        return film if self.newline is None else torch.cat([film, self.newline.expand(len(film), 1, -1)], dim=1)
 
     def _canvas(self, layout: Layout, grids: Sequence[Size]) -> tuple[Size, int, int]:
         """Rows and columns of tokens that are left, and how many are cut off above (and below) and left (and right)."""

@@ -68,3 +68,11 @@ class Resolution(nn.Module, ABC):
     @abstractmethod
     def arrange(self, tokens: Sequence[Tensor], layout: Layout, grids: Sequence[tuple[int, int]]) -> Tensor:
         """Tokens of each view, (rows x columns, D) row by row, as one sequence (N, D)."""
+
+    def film_grid(self, grid: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Times, rows and columns of what `arrange_film` makes of tokens with these; (1, 1, N) where it is no grid."""
+        return grid
+
+    def arrange_film(self, tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """Tokens of films that are read as a whole, (B, times x rows x columns, D), as sequences (B, N, D)."""
+        return tokens
