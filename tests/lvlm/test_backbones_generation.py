@@ -5,6 +5,7 @@ import torch
 from transformers import AutoTokenizer, TextStreamer
 
 from embodied.lvlm.adapters.base import Sight
+from embodied.lvlm.backbones import cache
 from embodied.lvlm.backbones.causal import CausalBackbone
 from embodied.lvlm.backbones.encoder_decoder import EncoderDecoderBackbone
 from embodied.lvlm.backbones.generation import generate, read, repeat, speak
@@ -94,6 +95,26 @@ def test_many_questions_behind_one_prefix_are_answered_as_if_each_was_read_with_
     alone = read(backbone, backbone.embed(questions[0][None]), torch.ones(1, ROWS[0]).bool(), before=prefix)
     assert torch.equal(generate(backbone, alone, max_new_tokens=5), expected[:1])
     assert torch.equal(generate(backbone, alone, max_new_tokens=5), expected[:1])  # what was read is left as it was
+
+
+@torch.no_grad()
+def test_what_was_read_on_is_spoken_behind_without_a_copy_and_is_left_as_it_was(monkeypatch):
+    backbone, copies, place = build("llama"), [], cache._place
+    ids, present = padded(rows(), "left")
+    prefix = read(backbone, backbone.embed(ids[:1]), present[:1])
+    prompt = read(backbone, backbone.embed(ids), present, before=repeat(prefix, 2))
+    kept = [(keys.clone(), values.clone()) for keys, values in prompt.past]
+    monkeypatch.setattr(cache, "_place", lambda *of: copies.append(of) or place(*of))
+    said = generate(backbone, prompt, max_new_tokens=5)
+    assert not copies
+    on = read(backbone, backbone.embed(ids), present, before=prompt)
+    sampled = generate(backbone, prompt, max_new_tokens=5, do_sample=True, temperature=9.0)
+    assert copies and not torch.equal(sampled, said)
+    assert torch.equal(generate(backbone, prompt, max_new_tokens=5), said)
+    for (keys, values), (was, were) in zip(prompt.past, kept, strict=True):
+        assert torch.equal(keys, was) and torch.equal(values, were)
+    again = read(backbone, backbone.embed(ids), present, before=prompt)
+    assert torch.equal(generate(backbone, on, max_new_tokens=5), generate(backbone, again, max_new_tokens=5))
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ family, cache and adapter generates in the same way.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,8 @@ class Read:
         next: (B,), int: the position of the token that would follow.
         hidden: (B, D): the hidden state of the last real token.
         sight: what the next token looks at.
+        room: the cache that read it, if it is to be had: behind `past` it has room, which the first who speaks takes,
+            and so need not copy what has been read. `past` itself is never written over.
     """
 
     past: KeyValues
@@ -40,6 +42,7 @@ class Read:
     next: Tensor
     hidden: Tensor
     sight: Sight = BLIND
+    room: list[Any] = field(default_factory=list, repr=False, compare=False)
 
 
 def read(
@@ -79,16 +82,17 @@ def read(
         mask = causal(present, earlier)
     for adapter in adapters:
         adapter.see(sight)
-    past = None if before is None else before.past
-    hidden, past = backbone(embeddings, mask, positions, past, keep=True, present=present)
+    cache = backbone.remember(None if before is None else before.past)
+    hidden = backbone.read(embeddings, mask, positions, cache, present)
     last = new - 1 - present.flip(1).int().argmax(1)
     furthest = (positions if positions.ndim == 2 else positions.amax(0)).masked_fill(~present, -1).amax(1)
     return Read(
-        past=past,
+        past=backbone.remembered(cache),
         present=torch.cat([earlier, present], dim=1),
         next=furthest + 1,
         hidden=hidden[torch.arange(rows, device=hidden.device), last],
         sight=sight.onward(present),
+        room=[] if backbone.recurrent else [cache],  # recurrent states are written over as one goes on
     )
 
 
@@ -162,7 +166,7 @@ class _Memory:
     is_compileable = False
 
     def __init__(self, backbone: CausalBackbone, prompt: Read) -> None:
-        self.cache: Any = backbone.remember(prompt.past)
+        self.cache: Any = prompt.room.pop() if prompt.room else backbone.remember(prompt.past)
 
     def get_seq_length(self) -> int:
         return 0  # of what `generate` was given, nothing has been read
