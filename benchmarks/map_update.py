@@ -78,7 +78,7 @@ class CellByCell:
                 if d <= m.near:
                     continue
                 farthest = max(farthest, d)
-                ray = (d, d * ((width - 1) / 2 - c) / focal, d * ((height - 1) / 2 - r) / focal)
+                ray = (d * (c - (width - 1) / 2) / focal, d * (r - (height - 1) / 2) / focal, d)
                 x, y, z = (sum(pose[i][j] * ray[j] for j in range(3)) + pose[i][3] for i in range(3))
                 x, y, z = x - self.origin[0], y - self.origin[1], z - floor
                 if z >= m.ceiling or z <= m.low:
@@ -99,7 +99,7 @@ class CellByCell:
     def _look(self, pose: list[list[float]], reach: list[float], focal: float) -> None:
         m, grid, width = self.map, self.map.grid, len(reach)
         assert self.origin is not None
-        heading = math.atan2(pose[1][0], pose[0][0])
+        heading = math.atan2(pose[0][0], -pose[1][0])
         x, y = pose[0][3] - self.origin[0], pose[1][3] - self.origin[1]
         i, j = (math.floor(v / grid.resolution + grid.size / 2) for v in (x, y))
         radius = math.ceil(m.far / grid.resolution)
@@ -189,8 +189,8 @@ def viewpoint(step: int, draw: torch.Generator) -> dict[str, Tensor]:
         "observation.neighbours": torch.tensor([near]),
         "observation.neighbours.places": torch.tensor([places]),
         "observation.neighbours.views": torch.tensor([[0, 1, 2, 3]]),
-        "observation.views": torch.randn(1, 36, FEATURES, generator=draw),
-        "observation.views.angles": torch.zeros(1, 36, 2),
+        "observation.features": torch.randn(1, 36, FEATURES, generator=draw),
+        "observation.angles": torch.zeros(1, 36, 2),
         "observation.pose": camera_pose(*(torch.tensor([v]) for v in (2.0 * step, 0.0, 1.25, 0.0))),
     }
 

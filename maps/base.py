@@ -18,7 +18,7 @@ for. A single view may leave out the axis V of views (a panorama has several).
 | key | shape | what |
 |---|---|---|
 | `observation.depth.<camera>` | (B, V, H, W) | metres along the optical axis; 0, infinite or NaN: nothing there |
-| `observation.pose` | (B, V, 4, 4) | camera to world; the frames are those of `maps.geometry` |
+| `observation.pose` | (B, V, 4, 4) | camera (x right, y down, z ahead) to world (z up), see `maps.geometry` |
 | `observation.semantic.<camera>` | (B, V, H, W) | integers: the category of each pixel |
 | `observation.features.<camera>` | (B, V, F, h, w) | an image encoder's features, as a picture |
 """
@@ -162,7 +162,13 @@ class View:
         if labels is not None and labels.shape != depth.shape:
             raise ValueError(f"{keys['semantic']} is {tuple(labels.shape)}, but {keys['depth']} {tuple(depth.shape)}")
         depth = torch.nan_to_num(depth.float(), nan=0.0, posinf=0.0, neginf=0.0)
-        return cls(depth, pose.float(), None if labels is None else labels.long(), found.get("features"))
+        features = found.get("features")
+        return cls(
+            depth,
+            pose.float(),
+            None if labels is None else labels.long(),
+            None if features is None else features.float(),  # a memory is kept in single precision
+        )
 
 
 def _tensor(observation: Mapping[str, Any], key: str, device: torch.device) -> Tensor:
@@ -225,16 +231,18 @@ class MapMemory(nn.Module, ABC):
             batch: an observation whose arrays have an axis of time after that of episodes.
             memory: to write on in; None: a new one.
         """
-        steps = {
-            key: torch.as_tensor(value) for key, value in batch.items() if not isinstance(value, str | list | tuple)
-        }
-        padding = steps.pop("observation_is_pad", None)
+        padding = batch.get("observation_is_pad")
+        steps = {key: torch.as_tensor(value) for key, value in batch.items() if key.startswith("observation.")}
         if not steps:
-            raise ValueError("there is nothing to read: the batch has no arrays")
+            raise ValueError("there is nothing to read: the batch has no observations")
         rows, length = next(iter(steps.values())).shape[:2]
         memory = self.begin(rows) if memory is None else memory
         for step in range(length):
-            here = torch.arange(rows) if padding is None else (~padding[:, step]).nonzero().squeeze(1).cpu()
+            here = (
+                torch.arange(rows)
+                if padding is None
+                else (~torch.as_tensor(padding)[:, step]).nonzero().squeeze(1).cpu()
+            )
             if len(here):
                 self.update(memory, {key: value[here.to(value.device), step] for key, value in steps.items()}, here)
         return memory

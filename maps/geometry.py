@@ -1,12 +1,12 @@
 """Where pixels lie in the world, which cell of a grid a place is in, and reductions over whatever shares a cell.
 
 Frames, all right-handed and in metres: the **world** has z up; a heading is an angle about z, counter-clockwise, and
-heading 0 looks along +x. A **camera** has x along its optical axis, y to the left and z up (a robot's base frame), so
-that a level camera of heading 0 has the identity for its rotation. Optical frames (x right, y down, z ahead) turn into
-it by `OPTICAL`. An **egocentric** place is (ahead, left) in the plan, seen from the agent.
+heading 0 looks along +x. (An episode's own frame, where the start is the origin and looks along +x, is a world like any
+other.) A **camera** has x to the right, y down and z ahead, as OpenCV's; a pose of a robot's base (x ahead, y left, z
+up) becomes a camera's by `pose @ OPTICAL`. An **egocentric** place is (ahead, left) in the plan, seen from the agent.
 
 Pixel (row r, column c) is seen through its centre: with focal length f = W / 2 / tan(field of view / 2) in pixels, the
-point at depth d along the axis is d * (1, ((W - 1) / 2 - c) / f, ((H - 1) / 2 - r) / f) in the camera's frame.
+point at depth d along the axis is d * ((c - (W - 1) / 2) / f, (r - (H - 1) / 2) / f, 1) in the camera's frame.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 OPTICAL = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
-"""Optical frame to camera frame: `pose_here = pose_of_optical_frame @ OPTICAL.T`, Habitat's and OpenCV's aside."""
+"""A camera's axes in a robot's base frame, of a camera that looks ahead."""
 
 
 def camera_pose(x: Tensor, y: Tensor, z: Tensor, heading: Tensor, pitch: Tensor | None = None) -> Tensor:
@@ -26,13 +26,13 @@ def camera_pose(x: Tensor, y: Tensor, z: Tensor, heading: Tensor, pitch: Tensor 
     pitch = torch.zeros_like(heading) if pitch is None else pitch
     ch, sh, cp, sp = heading.cos(), heading.sin(), pitch.cos(), pitch.sin()
     zero, one = torch.zeros_like(ch), torch.ones_like(ch)
-    rows = [ch * cp, -sh, -ch * sp, x, sh * cp, ch, -sh * sp, y, sp, zero, cp, z, zero, zero, zero, one]
+    rows = [sh, ch * sp, ch * cp, x, -ch, sh * sp, sh * cp, y, zero, -cp, sp, z, zero, zero, zero, one]
     return torch.stack(rows, dim=-1).unflatten(-1, (4, 4))
 
 
 def heading_of(pose: Tensor) -> Tensor:
-    """Headings (...) of camera-to-world matrices (..., 4, 4)."""
-    return torch.atan2(pose[..., 1, 0], pose[..., 0, 0])
+    """Headings (...) of camera-to-world matrices (..., 4, 4), whatever their pitch: from where their right is."""
+    return torch.atan2(pose[..., 0, 0], -pose[..., 1, 0])
 
 
 def focal_length(width: int, field_of_view: float) -> float:
@@ -43,10 +43,10 @@ def focal_length(width: int, field_of_view: float) -> float:
 def rays(height: int, width: int, field_of_view: float, device: torch.device | None = None) -> Tensor:
     """(H, W, 3): each pixel's point at depth 1, in the camera's frame."""
     focal = focal_length(width, field_of_view)
-    left = ((width - 1) / 2 - torch.arange(width, device=device)) / focal
-    up = ((height - 1) / 2 - torch.arange(height, device=device)) / focal
+    right = (torch.arange(width, device=device) - (width - 1) / 2) / focal
+    down = (torch.arange(height, device=device) - (height - 1) / 2) / focal
     ahead = torch.ones(height, width, device=device)
-    return torch.stack([ahead, left.expand(height, -1), up.unsqueeze(1).expand(-1, width)], dim=-1)
+    return torch.stack([right.expand(height, -1), down.unsqueeze(1).expand(-1, width), ahead], dim=-1)
 
 
 def unproject(depth: Tensor, pose: Tensor, field_of_view: float) -> Tensor:

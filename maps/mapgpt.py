@@ -122,7 +122,7 @@ def direction(pose: np.ndarray, place: np.ndarray) -> str:
         return "go up"
     if elevation < -math.pi / 6:
         return "go down"
-    heading = math.atan2(y, x) - math.atan2(float(pose[1, 0]), float(pose[0, 0]))
+    heading = math.atan2(y, x) - math.atan2(float(pose[0, 0]), -float(pose[1, 0]))  # as `maps.geometry.heading_of`
     heading = (heading + math.pi) % (2 * math.pi) - math.pi  # left is positive
     if abs(heading) > math.pi / 2:
         return "turn around"

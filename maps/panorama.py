@@ -6,10 +6,10 @@ Besides `observation.pose` (B, 4, 4), where the agent stands and looks:
 |---|---|---|
 | `observation.node` | (B,) | the viewpoint's number, from 0 |
 | `observation.neighbours` | (B, C) | numbers of the viewpoints that can be gone to; -1 fills up |
-| `observation.neighbours.places` | (B, C, 3) | where they are, metres |
-| `observation.neighbours.views` | (B, C) | which view of the panorama shows each |
-| `observation.views` | (B, V, F) | an image encoder's features of each view |
-| `observation.views.angles` | (B, V, 2) | heading and elevation of each view in the world, radians |
+| `observation.neighbours.places` | (B, C, 3) | where they are, in the pose's frame, metres |
+| `observation.features` | (B, V, F) | an image encoder's features of each view of the panorama |
+| `observation.angles` | (B, V, 2) | heading and elevation of each view in the pose's frame, radians |
+| `observation.neighbours.views` | (B, C) | which view shows each neighbour; left out: the nearest in direction |
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from embodied.spec import POSE
 from maps.geometry import heading_of
 
-NODE, NEIGHBOURS, VIEWS = "observation.node", "observation.neighbours", "observation.views"
+NODE, NEIGHBOURS = "observation.node", "observation.neighbours"
+VIEWS, ANGLES = "observation.features", "observation.angles"
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,9 @@ class Visit:
         Raises:
             ValueError: something is missing or has the wrong shape.
         """
-        ranks = {
-            NODE: 1, NEIGHBOURS: 2, NEIGHBOURS + ".places": 3, NEIGHBOURS + ".views": 2, VIEWS: 3,
-            VIEWS + ".angles": 3, POSE: 3,
-        }  # fmt: skip
+        ranks = {NODE: 1, NEIGHBOURS: 2, NEIGHBOURS + ".places": 3, VIEWS: 3, ANGLES: 3, POSE: 3}
+        if NEIGHBOURS + ".views" in observation:
+            ranks[NEIGHBOURS + ".views"] = 2
         found: dict[str, Tensor] = {}
         for key, rank in ranks.items():
             if key not in observation:
@@ -66,20 +66,25 @@ class Visit:
             if found[key].ndim != rank or len(found[key]) != len(found[NODE]):
                 shape = tuple(found[key].shape)
                 raise ValueError(f"{key} of shape {shape} should have {rank} axes, the first of {len(found[NODE])}")
-        near, shown = found[NEIGHBOURS].long(), found[NEIGHBOURS + ".views"].long()
+        near, pose, angles_ = found[NEIGHBOURS].long(), found[POSE].float(), found[ANGLES].float()
+        heading, place, places = heading_of(pose), pose[:, :3, 3], found[NEIGHBOURS + ".places"].float()
         views = found[VIEWS].shape[1]
-        if ((shown < 0) | (shown >= views))[near >= 0].any():
-            raise ValueError(f"{NEIGHBOURS}.views should number one of the {views} views")
-        pose = found[POSE].float()
+        if NEIGHBOURS + ".views" in found:
+            shown = found[NEIGHBOURS + ".views"].long()
+            if ((shown < 0) | (shown >= views))[near >= 0].any():
+                raise ValueError(f"{NEIGHBOURS}.views should number one of the {views} views")
+        else:
+            there, up, _ = directions(place, torch.zeros_like(heading), places)
+            shown = (unit(there, up) @ unit(*angles_.unbind(-1)).transpose(1, 2)).argmax(-1)
         return cls(
             node=found[NODE].long(),
             near=near,
             shown=shown.clamp(0, views - 1),
-            place=pose[:, :3, 3],
-            places=found[NEIGHBOURS + ".places"].float(),
-            heading=heading_of(pose),
-            views=found[VIEWS],
-            angles=found[VIEWS + ".angles"].float(),
+            place=place,
+            places=places,
+            heading=heading,
+            views=found[VIEWS].float(),
+            angles=angles_,
         )
 
 
@@ -95,6 +100,12 @@ def directions(here: Tensor, heading: Tensor, places: Tensor) -> tuple[Tensor, T
 def angles(heading: Tensor, elevation: Tensor) -> Tensor:
     """(..., 4): sine and cosine of a heading and an elevation (...)."""
     return torch.stack([heading.sin(), heading.cos(), elevation.sin(), elevation.cos()], dim=-1)
+
+
+def unit(heading: Tensor, elevation: Tensor) -> Tensor:
+    """(..., 3): the direction of a heading and an elevation (...)."""
+    flat = elevation.cos()
+    return torch.stack([flat * heading.cos(), flat * heading.sin(), elevation.sin()], dim=-1)
 
 
 class PanoramaEncoder(nn.Module):

@@ -171,10 +171,11 @@ class SMNet(ProjectedMap):
         for row, cell, feature in self.project(memory, observation, slots):
             before = memory["state"][row, cell]
             if self.cell == "lstm":
-                after, memory["carry"][row, cell] = self.write(feature, (before, memory["carry"][row, cell]))
+                after, carry = self.write(feature, (before, memory["carry"][row, cell]))
+                memory["carry"][row, cell] = carry.float()
             else:
                 after = self.write(feature, before) if self.cell == "gru" else self.write(feature)
-            memory["state"][row, cell] = after
+            memory["state"][row, cell] = after.float()
             memory["seen"][row, cell] = True
 
     def cells(self, memory: Memory, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -143,6 +143,7 @@ class TopologicalMap(MapMemory):
         here, near = nodes[:, 0], nodes[:, 1:]
         visit(memory, rows, here, near)
         tokens, present = self.panorama(seen)
+        tokens = tokens.float()  # as the memory is
         self._embed(memory, rows, here, near, tokens, present)
         memory["time"][rows] += 1
         memory["step"][rows, here] = memory["time"][rows]

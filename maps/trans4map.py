@@ -98,7 +98,7 @@ class Trans4Map(ProjectedMap):
     ) -> None:
         assert isinstance(memory, Diary)
         for row, cell, feature in self.project(memory, observation, slots):
-            memory["state"][row, cell] = self.forwards(feature, memory["state"][row, cell])
+            memory["state"][row, cell] = self.forwards(feature, memory["state"][row, cell]).float()
             memory["seen"][row, cell] = True
             for slot in memory.rows(slots).tolist():
                 mine = row == slot
@@ -126,7 +126,7 @@ class Trans4Map(ProjectedMap):
         state = torch.zeros(len(known), self.memory, device=memory.device)
         for view in views:
             at = torch.searchsorted(known, torch.cat([cells for cells, _ in view]))
-            state[at] = self.backwards(torch.cat([features for _, features in view]), state[at])
+            state[at] = self.backwards(torch.cat([features for _, features in view]), state[at]).float()
         wanted = index + torch.arange(len(rows), device=index.device).unsqueeze(1) * self.grid.cells
         at = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
         return torch.where((known[at] == wanted).unsqueeze(-1), state[at], torch.zeros_like(state[:1]))

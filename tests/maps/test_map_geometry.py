@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -57,29 +56,10 @@ def test_a_pose_is_a_rotation_that_tells_its_heading(heading, pitch):
     assert heading_of(pose) == pytest.approx(heading, abs=1e-5)
 
 
-def test_it_is_the_houses_own_camera():
-    """Whatever the simulator's depth shows, unprojected, lies on the floor, the ceiling or some part of the house."""
-    pytest.importorskip("numba")
-    from envs.house.generate import generate
-    from envs.house.renderer import Renderer
-
-    house = generate(3)
-    renderer = Renderer(house, 24, 32, 90, ("depth",))
-    boxes = torch.from_numpy(renderer.scene.bounds)
-    x0, y0, x1, y1 = house.rooms[0].bounds
-    for heading, pitch in ((0.7, 0.0), (2.5, -0.5), (-2.0, 0.4)):
-        camera = np.array([[(x0 + x1) / 2, (y0 + y1) / 2, 1.25, heading, pitch]], np.float32)
-        depth = torch.from_numpy(renderer.render(camera)["depth"])
-        points = unproject(depth, camera_pose(*torch.from_numpy(camera).unbind(1)), 90).view(-1, 1, 3)
-        to_box = (torch.maximum(boxes[:, :3] - points, points - boxes[:, 3:])).clamp(min=0).norm(dim=-1).amin(1)
-        to_plane = torch.minimum(points[:, 0, 2].abs(), (points[:, 0, 2] - house.height).abs())
-        assert torch.minimum(to_box, to_plane).max() < 2e-3
-        assert (to_plane > 0.1).any()
-
-
-def test_an_optical_frame_becomes_ours():
-    ahead_right_down = torch.tensor([0.3, 0.2, 2.0, 1.0])  # x right, y down, z ahead
-    assert (OPTICAL @ ahead_right_down).tolist() == pytest.approx([2.0, -0.3, -0.2, 1.0])
+def test_a_robots_base_becomes_a_camera():
+    base = torch.eye(4)
+    base[:3, 3] = torch.tensor([1.0, 2.0, 3.0])  # looks along +x, its left is +y
+    torch.testing.assert_close(base @ OPTICAL, at(1, 2, 3, 0.0)[0])
 
 
 @settings(max_examples=25, deadline=None)
@@ -146,5 +126,5 @@ def test_gradients_of_the_scatter_softmax_are_those_of_the_softmax():
 
 
 def test_rays_are_one_deep():
-    assert (rays(4, 6, 70)[..., 0] == 1).all()
-    assert rays(4, 6, 90)[0, 0, 1] == pytest.approx(5 / 6)
+    assert (rays(4, 6, 70)[..., 2] == 1).all()
+    assert rays(4, 6, 90)[0, 0].tolist() == pytest.approx([-5 / 6, -3 / 6, 1])

@@ -132,6 +132,7 @@ def test_every_part_learns():
     assert [name for name, p in grid.named_parameters() if p.grad is None] == []
 
 
+@torch.no_grad()
 def test_attention_is_the_formula():
     torch.manual_seed(0)
     layer = SpatialLayer(4, 1, 8, 0.0).eval()

@@ -16,8 +16,7 @@ WALL = 3.05
 
 def wall_ahead(heading=0.0, x=0.0, y=0.0, side=9, wall=WALL, eye=1.25):
     """What a camera in front of a flat wall sees: the wall, or the floor or ceiling (2.5 m) before it."""
-    directions = rays(side, side, 90)
-    up = directions[..., 2]
+    up = -rays(side, side, 90)[..., 1]
     plane = torch.where(up < 0, -eye / up.clamp(max=-1e-6), 1.25 / up.clamp(min=1e-6))
     depth = torch.minimum(plane, torch.tensor(wall))
     pose = camera_pose(*(torch.tensor(float(v)) for v in (x, y, eye, heading)))

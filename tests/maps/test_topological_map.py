@@ -56,8 +56,8 @@ class House:
             "observation.neighbours": torch.tensor([near + [-1] * (8 - len(near))]),
             "observation.neighbours.places": torch.tensor([[self.at[n] for n in near + [0] * (8 - len(near))]]),
             "observation.neighbours.views": torch.tensor([[n % V for n in near] + [0] * (8 - len(near))]),
-            "observation.views": torch.randn(1, V, F, generator=g),
-            "observation.views.angles": torch.stack([torch.arange(V) * 2 * math.pi / V, torch.zeros(V)], -1)[None],
+            "observation.features": torch.randn(1, V, F, generator=g),
+            "observation.angles": torch.stack([torch.arange(V) * 2 * math.pi / V, torch.zeros(V)], -1)[None],
             "observation.pose": camera_pose(x, y, z, torch.tensor([heading])),
         }  # fmt: skip
 
@@ -147,6 +147,20 @@ def test_views_that_show_a_neighbour_are_not_read_twice():
     assert present == [n < len(near) for n in range(8)] + [v not in shown for v in range(V)]
 
 
+def test_a_neighbour_is_shown_by_the_view_that_looks_at_it():
+    from maps.panorama import Visit
+
+    house = House(3)
+    observation = house.observation(0)
+    observation.pop("observation.neighbours.views")
+    shown = Visit.of(observation, torch.device("cpu")).shown[0]
+    for place, node in enumerate(sorted(house.near[0])):
+        (x, y, _), (a, b, _) = house.at[0], house.at[node]
+        heading = math.atan2(b - y, a - x)
+        off = [abs(math.remainder(heading - v * 2 * math.pi / V, 2 * math.pi)) for v in range(V)]
+        assert shown[place] == off.index(min(off))
+
+
 def test_the_fusion_is_the_one_written_down():
     coarse = torch.tensor([[0.1, -math.inf, 0.2, 0.3, -math.inf]])  # stop, visited, two frontiers, visited
     fine = torch.tensor([[1.0, 10.0, 100.0, -math.inf]])  # stop, neighbour 0, neighbour 1, none
@@ -215,7 +229,7 @@ def test_turning_the_world_with_the_agent_changes_nothing():
         house.at = [(c * x - s * y, s * x + c * y, z) for x, y, z in house.at]
         for node in walk:
             observation = house.observation(node, 0.5 + turn)
-            observation["observation.views.angles"][..., 0] += turn
+            observation["observation.angles"][..., 0] += turn
             grid.update(memory, observation)
         read.append(grid.decide(memory, a_text(1)).fused)
     torch.testing.assert_close(*read, atol=1e-4, rtol=1e-3)
@@ -226,7 +240,7 @@ def test_gradients_reach_views_of_earlier_places():
     house, memory, views = House(0), grid.begin(1), []
     for node in house.walk(4):
         observation = house.observation(node)
-        views.append(observation["observation.views"].requires_grad_())
+        views.append(observation["observation.features"].requires_grad_())
         grid.update(memory, observation)
     decision = grid.decide(memory, a_text(1))
     decision.fused[decision.fused.isfinite()].square().sum().backward()
@@ -268,9 +282,9 @@ def test_the_teacher_goes_to_the_frontier_on_the_shortest_way():
     "change, says",
     [
         ({"observation.node": None}, "needs observation.node"),
-        ({"observation.views": torch.zeros(1, V, 3)}, "3 features, but this map was made for 6"),
-        ({"observation.views": torch.zeros(2, V, F)}, "the first of 1"),
-        ({"observation.views": torch.zeros(1, 9, F), "observation.views.angles": torch.zeros(1, 9, 2)}, "9 views, but"),
+        ({"observation.features": torch.zeros(1, V, 3)}, "3 features, but this map was made for 6"),
+        ({"observation.features": torch.zeros(2, V, F)}, "the first of 1"),
+        ({"observation.features": torch.zeros(1, 9, F), "observation.angles": torch.zeros(1, 9, 2)}, "9 views, but"),
         ({"observation.neighbours": torch.tensor([[3, 3, -1, -1, -1, -1, -1, -1]])}, "should differ"),
         ({"observation.neighbours.views": torch.full((1, 8), V)}, "one of the 4 views"),
     ],
