@@ -52,8 +52,8 @@ class Episode:
 class HouseTask(gymnasium.Env, ABC):
     """The common part of an `embodied.interaction.Environment` in a house.
 
-    An action is the index of one of `embodiment.action.names`, (1,). An episode ends with an action of `final` or after
-    `max_steps`. Observations:
+    An action is the index of one of `embodiment.action.names`, (1,): first the task's own, such as `stop`, which move
+    nothing and usually end the episode, then the body's movements. `max_steps` end an episode, too. Observations:
 
     | key | |
     |---|---|
@@ -85,8 +85,8 @@ class HouseTask(gymnasium.Env, ABC):
     name: ClassVar[str]
     near: ClassVar[float]
     """The benchmark's own distance of success, metres."""
-    final: ClassVar[tuple[str, ...]] = ("stop",)
-    """Actions that end the episode; `finish` says whether well."""
+    own: ClassVar[tuple[str, ...]] = ("stop",)
+    """The task's own actions; `decide` says what they do."""
     senses: ClassVar[tuple[str, ...]] = ()
     """Names of what the task adds to the state; `sense` gives the numbers."""
     units: ClassVar[tuple[str, ...]] = ()
@@ -121,7 +121,7 @@ class HouseTask(gymnasium.Env, ABC):
         self.wander = wander
         self.reworded = bool((perturb or {}).get("instruction"))
         self.tasks, self.render_mode = (self.name,), "rgb_array"
-        names = (*self.final, *self.body.moves)
+        names = (*self.own, *self.body.moves)
         count = len(names)
         self.embodiment = Embodiment(
             "house-agent",
@@ -139,25 +139,31 @@ class HouseTask(gymnasium.Env, ABC):
     def draw(self, house: House, rng: np.random.Generator) -> Episode | None:
         """An episode in a house; None where the draw was no good one, and another is made."""
 
-    def finish(self, action: str) -> bool:
-        """Whether an action of `final` ends the episode well: here, whether the goal is near enough."""
-        return self.walk.distances[-1] < self.success_distance
+    def decide(self, action: str) -> tuple[bool, bool]:
+        """What one of the task's own actions leads to: whether the episode is over, and whether it is solved.
+
+        Here: over, and solved where the way to the goal is shorter than the distance of success.
+        """
+        return True, self.walk.distances[-1] < self.success_distance
 
     def sense(self) -> np.ndarray:
         """The numbers of `senses`."""
         return np.zeros(0)
 
-    def stop_action(self) -> str:
+    def arrived(self) -> str:
         """What the oracle does where it has arrived."""
-        return self.final[0]
+        return self.own[0]
 
-    def also(self) -> dict[str, float]:
-        """More measures at the end of an episode."""
-        return {}
+    def notice(self) -> None:
+        """Called at the start and after every action, before the oracle is asked."""
+
+    def measures(self) -> dict[str, float]:
+        """What the episode came to, by name."""
+        return self.walk.measures(self.success, self.success_distance)
 
     def record(self) -> dict[str, Any]:
         """The row of the episode that `embodied-score` reads."""
-        return self.walk.prediction(self.episode_id, bool(self.ended))
+        return self.walk.prediction(self.episode_id, self.ended)
 
     # an episode
 
@@ -194,17 +200,14 @@ class HouseTask(gymnasium.Env, ABC):
 
     def begin(self, episode: Episode) -> None:
         """Put the agent at the start of an episode in the present house."""
-        self.episode, self.walk, self.ended = episode, Walk(), ""
+        self.episode, self.walk, self.ended = episode, Walk(), False
         self.follower = GreedyGeodesicFollower(self.sim, min(0.75 * self.body.forward, self.success_distance))
         self.sim.place(episode.start)
         self.success, self._over = False, False
         self._advice: str | None = None
         self.aim(episode.goals)
         self.walk.add(self.sim.state.position, self.distance())
-        self.walk_started()
-
-    def walk_started(self) -> None:
-        """Called at the start of an episode, before the first observation."""
+        self.notice()
 
     def aim(self, goals: np.ndarray) -> None:
         """From now on distances are to the nearest of (G, 2) points."""
@@ -224,16 +227,17 @@ class HouseTask(gymnasium.Env, ABC):
             raise ValueError(f"{type(self).__name__}: the episode is over: call reset before step")
         name, before = self.name_of(action), self.walk.distances[-1]
         self.walk.actions.append(name)
-        if name in self.final:
-            self.ended, self._over = name, True
-            self.success = self.finish(name)
-        else:
+        reward = -SLACK
+        if name in self.body.moves:
             self.sim.step(self.disturbed(name))
-        after = self.distance()
-        if name in self.body.moves:  # scorers know where an agent was after each of its movements
-            self.walk.add(self.sim.state.position, after)
+            self.walk.add(self.sim.state.position, self.distance())
+            reward += before - self.walk.distances[-1]
+        else:
+            self.ended, self.success = self.decide(name)
+            self._over = self.ended
+        reward += SOLVED * self.success
         self._advice = None
-        reward = before - after - SLACK + SOLVED * self.success
+        self.notice()
         truncated = not self._over and len(self.walk.actions) >= self.max_steps
         terminated, self._over = self._over, self._over or truncated
         return self.observation(), float(reward), terminated, truncated, self.info()
@@ -296,7 +300,7 @@ class HouseTask(gymnasium.Env, ABC):
             "distance": self.walk.distances[-1],
         }
         if self._over:
-            found["measures"] = self.walk.measures(self.success, self.success_distance) | self.also()
+            found["measures"] = self.measures()
             found["prediction"] = self.record()
             found["reference"] = {"episode_id": self.episode_id, "house": found["house"], **self.episode.reference}
         return found
@@ -310,7 +314,7 @@ class HouseTask(gymnasium.Env, ABC):
     def advise(self) -> str:
         """The name of the expert's action."""
         action = self.follower.next_action(self.sim.state, self.field, self.walk.actions)
-        return self.stop_action() if action == "stop" else action
+        return self.arrived() if action == "stop" else action
 
     def render(self) -> np.ndarray:
         """What the agent sees, uint8 (H, W, 3)."""

@@ -57,6 +57,6 @@ class VLN(HouseTask):
         }
         return Episode(start, goal[None], text, reference)
 
-    def also(self) -> dict[str, float]:
+    def measures(self) -> dict[str, float]:
         likeness = self.walk.likeness(self.locations, self.near)
-        return {"ndtw": likeness, "sdtw": self.success * likeness}
+        return super().measures() | {"ndtw": likeness, "sdtw": self.success * likeness}
