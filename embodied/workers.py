@@ -250,10 +250,12 @@ class EnvironmentHost:
         return self._seen(observation, picture)
 
     def step(self, action: Any, picture: bool = False) -> dict[str, Any]:
-        """One step: as `reset`, and `reward`, `terminated`, `truncated`, `success`."""
+        """As `reset`, with `reward`, `terminated`, `truncated`, `success`, and `measures` where `info` has them."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         ended = {"terminated": bool(terminated), "truncated": bool(truncated)}
-        return self._seen(observation, picture) | ended | {"reward": float(reward), "success": bool(info["success"])}
+        reply = self._seen(observation, picture) | ended | {"reward": float(reward), "success": bool(info["success"])}
+        measures = {str(name): float(value) for name, value in info.get("measures", {}).items()}
+        return reply | ({"measures": measures} if measures else {})
 
     def render(self) -> np.ndarray | None:
         """A picture of the scene for people, (H, W, 3) uint8; None where the environment draws none."""

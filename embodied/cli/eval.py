@@ -126,6 +126,9 @@ def _conclusions(info: dict[str, Any], records: list[Any], hourly: float) -> lis
     lines = [f"{task['task']}: {stated(task)}" for task in tasks] if len(tasks) > 1 else []
     what = f"{info['policy']} on {info['env']['name']}"
     lines.append(f"{what}: success {stated(info['overall'])}, {hourly:.0f} episodes/hour")
+    measured = {k: v for k, v in info["overall"].get("measures", {}).items() if k != "success" and v is not None}
+    if measured:
+        lines.append("means: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
     unfinished = [record for record in records if record.error]
     if unfinished:
         first = unfinished[0]

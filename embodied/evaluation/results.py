@@ -14,6 +14,9 @@ another reason than the environment's own (`failed_to_finish`).
 
 Episodes are sorted by task and seed, so that the file does not depend on which of them ended first. JSON has no NaN: a
 reward that is not finite is written as null, counted in `nonfinite_rewards`, and left out of the means.
+
+Where an environment measures more than success (`info["measures"]`, such as SPL), episodes and summaries have
+`measures`, by name; a mean is over the episodes, and left out where one of them lacks it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,6 +63,7 @@ class EpisodeRecord:
         seconds: wall time. inference_ms: mean time per step that the policy took, its share of the batch.
         video: path relative to the result folder; None where none was made.
         error: why the episode could not be finished; it then counts as a failure. None where it could.
+        measures: what else the environment says the episode came to (`info["measures"]`: SPL, ...), by name.
     """
 
     task: str
@@ -77,6 +81,7 @@ class EpisodeRecord:
     inference_ms: float = 0.0
     video: str | None = None
     error: str | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -96,6 +101,7 @@ class EpisodeRecord:
             "inference_ms": _finite(self.inference_ms),
             "video": self.video,
             "error": self.error,
+            **({"measures": {name: _finite(value) for name, value in self.measures.items()}} if self.measures else {}),
         }
 
 
@@ -297,7 +303,14 @@ def _summary(records: Sequence[EpisodeRecord]) -> dict[str, Any]:
         "failed_to_finish": sum(r.error is not None for r in records),
         "nonfinite_rewards": sum(not math.isfinite(r.sum_reward) for r in records),
         "video_paths": [r.video for r in records if r.video],
+        **({"measures": averages} if (averages := _averages(records)) else {}),
     }
+
+
+def _averages(records: Sequence[EpisodeRecord]) -> dict[str, float | None]:
+    """Means of the measures that every episode has."""
+    names = [name for name in records[0].measures if all(name in record.measures for record in records)]
+    return {name: _mean([record.measures[name] for record in records]) for name in names}
 
 
 def _finite(value: float) -> float | None:

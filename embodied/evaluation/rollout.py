@@ -67,6 +67,7 @@ class _Slot:
     instruction: str = ""
     rewards: list[float] = field(default_factory=list)
     success: bool = False
+    measures: dict[str, float] = field(default_factory=dict)
     clipped: int = 0
     broken: int = 0
     inference: float = 0.0
@@ -201,7 +202,7 @@ class _Rollout:
     def _start(self, slot: _Slot) -> None:
         task, seed = self.episodes[slot.index]
         slot.observation, slot.rewards, slot.success, slot.inference = None, [], False, 0.0
-        slot.clipped = slot.broken = 0
+        slot.clipped, slot.broken, slot.measures = 0, 0, {}
         self.policy.start(slot.number, seed, task)
         filmed = (task, seed) in self.videos
         try:
@@ -222,6 +223,7 @@ class _Rollout:
         if "reward" in reply:
             slot.rewards.append(reply["reward"])
             slot.success |= reply["success"]
+            slot.measures = reply.get("measures", slot.measures)
         else:
             slot.instruction = str(observation.get(TASK, ""))
         self._film(slot, observation, reply.get("picture"))
@@ -298,6 +300,7 @@ class _Rollout:
             inference_ms=1000 * slot.inference / max(length, 1),
             video=video,
             error=error,
+            measures=slot.measures,
         )
         self.records[slot.index] = record
         slot.index = -1

@@ -46,15 +46,9 @@ class Questions(HouseTask):
             self.stations = self.tour(house, question.rooms, start.position)
         self.question, self.seen = question, np.zeros(AROUND, bool)
         self.answered = ""
-        reference = {
-            "question": {
-                "question_text": question.text,
-                "answer_text": question.answer,
-                "question_type": question.kind,
-            },
-            "answer": question.answer,
-            "question_type": question.kind,
-        }
+        numbered = str(IQUAD.index(kind)) if kind in IQUAD else kind  # as IQUAD's own tables have it
+        said = {"question_text": question.text, "answer_text": question.answer, "question_type": numbered}
+        reference = {"question": said, "answer": question.answer, "question_type": numbered}
         return Episode(start, self.stations[0], question.text, reference)
 
     def tour(self, house: House, rooms: tuple[int, ...], at: np.ndarray) -> list[np.ndarray]:
