@@ -28,7 +28,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -138,11 +138,8 @@ class View:
         Raises:
             ValueError: something is missing, or shapes do not belong together.
         """
-        keys = {"depth": DEPTH + camera, "pose": POSE} | {
-            name: prefix + camera
-            for name, prefix in (("semantic", SEMANTIC), ("features", FEATURES))
-            if name in needs or prefix + camera in observation
-        }
+        more = {"semantic": SEMANTIC + camera, "features": FEATURES + camera}
+        keys = {"depth": DEPTH + camera, "pose": POSE} | {name: more[name] for name in needs}
         found = {name: _tensor(observation, key, device) for name, key in keys.items()}
         ranks = {"depth": 4, "pose": 4, "semantic": 4, "features": 5}
         for name, tensor in found.items():
@@ -187,7 +184,7 @@ class MapMemory(nn.Module, ABC):
         needs: which of `semantic` and `features` its observations must have.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    needs: tuple[str, ...] = ()
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -238,11 +235,9 @@ class MapMemory(nn.Module, ABC):
         rows, length = next(iter(steps.values())).shape[:2]
         memory = self.begin(rows) if memory is None else memory
         for step in range(length):
-            here = (
-                torch.arange(rows)
-                if padding is None
-                else (~torch.as_tensor(padding)[:, step]).nonzero().squeeze(1).cpu()
-            )
+            here = torch.arange(rows)
+            if padding is not None:
+                here = here[~torch.as_tensor(padding)[:, step].cpu()]
             if len(here):
                 self.update(memory, {key: value[here.to(value.device), step] for key, value in steps.items()}, here)
         return memory

@@ -43,6 +43,7 @@ class OccupancyMap(GridMemory):
             raise ValueError(f"OccupancyMap: classes={classes} and hits={hits} should be at least 0 and 1")
         super().__init__(width, 2 + classes, surroundings)
         self.classes, self.low, self.hits = classes, low, hits
+        self.needs = ("semantic",) if classes else ()
 
     def columns(self) -> Columns:
         columns: Columns = {
@@ -62,16 +63,12 @@ class OccupancyMap(GridMemory):
         at = (points.rows.unsqueeze(1) * self.grid.cells + points.cells)[solid]
         memory["points"].view(-1).index_add_(0, at, torch.ones_like(at, dtype=torch.int32))
         if self.classes:
-            labels = self._labels(points)[solid]
+            assert points.view.labels is not None
+            labels = points.view.labels.flatten(1)[solid]
             known = (labels >= 0) & (labels < self.classes)
             flat = at[known] * self.classes + labels[known]
             memory["labels"].view(-1).index_add_(0, flat, torch.ones_like(flat, dtype=torch.int32))
         self._look(memory, points)
-
-    def _labels(self, points: Points) -> Tensor:
-        if points.view.labels is None:
-            raise ValueError(f"a map with classes={self.classes} needs observation.semantic.{self.camera}")
-        return points.view.labels.flatten(1)
 
     def _look(self, memory: Memory, points: Points) -> None:
         """Mark what was looked over: in each column up to the nearest obstacle, or as far as it sees."""

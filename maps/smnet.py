@@ -24,6 +24,7 @@ from maps.geometry import bilinear, highest
 from maps.grid import Columns, GridMemory
 
 CELLS = ("gru", "lstm", "replace")
+UNKNOWN = -100
 
 
 class SemanticDecoder(nn.Sequential):
@@ -120,11 +121,12 @@ class ProjectedMap(GridMemory):
 
         Args:
             logits: (B, classes, size, size).
-            target: (B, size, size), int64: the true category of each cell.
+            target: (B, size, size), int64: the true category of each cell; -100 where it isn't known.
             seen: (B, size, size), bool.
         """
-        each = nn.functional.cross_entropy(logits, target, reduction="none")
-        return (each * seen).sum() / seen.sum().clamp(min=1)
+        target = target.masked_fill(~seen, UNKNOWN)
+        each = nn.functional.cross_entropy(logits, target, reduction="sum", ignore_index=UNKNOWN)
+        return each / (target != UNKNOWN).sum().clamp(min=1)
 
 
 class SMNet(ProjectedMap):

@@ -148,15 +148,13 @@ class TopologicalMap(MapMemory):
         memory["time"][rows] += 1
         memory["step"][rows, here] = memory["time"][rows]
         memory["heading"][rows] = seen.heading
-        memory["near"][rows] = nn.functional.pad(near, (0, self.neighbours - near.shape[1]), value=-1)
-        gap = self.neighbours - near.shape[1]  # neighbours take the first places, views those from `neighbours` on
-        split = near.shape[1]
-        first, rest = nn.functional.pad(tokens[:, :split], (0, 0, 0, gap)), tokens[:, split:]
-        rest = nn.functional.pad(rest, (0, 0, 0, self.views - rest.shape[1]))
-        memory["panorama"][rows] = torch.cat([first, rest], dim=1)
-        there = nn.functional.pad(present[:, :split], (0, gap))
-        around = nn.functional.pad(present[:, split:], (0, self.views - present.shape[1] + split))
-        memory["panorama_present"][rows] = torch.cat([there, around], dim=1)
+        count = near.shape[1]
+        memory["near"][rows] = nn.functional.pad(near, (0, self.neighbours - count), value=-1)
+        ends = self.neighbours - count, self.views - seen.views.shape[1]  # neighbours' tokens, then the views'
+        parts = (tokens[:, :count], ends[0]), (tokens[:, count:], ends[1])
+        memory["panorama"][rows] = torch.cat([nn.functional.pad(part, (0, 0, 0, end)) for part, end in parts], dim=1)
+        there = (present[:, :count], ends[0]), (present[:, count:], ends[1])
+        memory["panorama_present"][rows] = torch.cat([nn.functional.pad(part, (0, end)) for part, end in there], dim=1)
 
     @staticmethod
     def _embed(memory: Memory, rows: Tensor, here: Tensor, near: Tensor, tokens: Tensor, present: Tensor) -> None:

@@ -110,6 +110,23 @@ def test_a_slot_is_an_episode_whoever_shares_the_memory(name):
 
 
 @pytest.mark.parametrize("name", VIEWS)
+def test_who_sees_nothing_remembers_what_it_knew(name):
+    map_, text = make(name), a_text(1)
+    memory, nothing = map_.begin(1), map_.begin(1)
+    observation = some(step(0), [0])
+    dark = observation | {"observation.depth.front": torch.full((1, SIDE, SIDE), torch.nan)}
+    map_.update(nothing, dark)
+    tokens, present = map_(nothing, text)
+    assert tokens.isfinite().all() and present.sum() <= 1  # the agent itself, where it has a token
+    map_.update(memory, observation)
+    before = map_(memory, text)
+    map_.update(memory, dark)
+    if name != "trans4map":  # which counts views
+        torch.testing.assert_close(map_(memory, text).tokens, before.tokens)
+    assert torch.equal(map_(memory, text).present, before.present)
+
+
+@pytest.mark.parametrize("name", VIEWS)
 def test_reading_a_history_is_updating_step_by_step(name):
     map_, text = make(name), a_text()
     steps = [step(seed) for seed in range(3)]

@@ -171,17 +171,18 @@ def test_several_views_at_once_are_the_same_as_one_after_the_other():
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"observation.pose": None}, "needs observation.pose"),
+        ({"observation.pose": None}, r"needs observation\.pose"),
         ({"observation.pose": torch.zeros(1, 3, 3)}, "matrices of 4 x 4"),
         ({"observation.pose": torch.zeros(2, 4, 4)}, r"of \(2, 1\) episodes and views"),
         ({"observation.depth.front": torch.zeros(1)}, "should have 4 axes"),
         ({"observation.semantic.front": torch.zeros(1, 2, 2)}, "but observation.depth.front"),
-        ({}, "needs observation.semantic.front"),
+        ({"observation.semantic.front": None}, r"needs observation\.semantic\.front"),
     ],
 )
 def test_a_wrong_observation_is_one_clear_line(change, says):
     grid = a_map(classes=3)
-    observation = {key: value for key, value in (wall_ahead() | change).items() if value is not None}
+    whole = wall_ahead() | {"observation.semantic.front": torch.zeros(1, 9, 9, dtype=torch.long)}
+    observation = {key: value for key, value in (whole | change).items() if value is not None}
     with pytest.raises(ValueError, match=says):
         grid.update(grid.begin(1), observation)
 
