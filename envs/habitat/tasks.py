@@ -22,6 +22,7 @@ from envs.habitat.engine import to_habitat
 from envs.habitat.scenes import find
 from envs.habitat.simulator import FloorState, HabitatSimulator, open_engine
 from envs.house.naming import article, called
+from envs.house.routes import dense
 from envs.house.simulator import AgentState, Body, camera_pose, relative, wrap
 from envs.house.tasks.base import CAMERA, Episode, HouseTask
 from envs.house.walk import Walk
@@ -249,15 +250,18 @@ class HabitatObjectNav(HabitatTask):
 
 
 class HabitatVLN(HabitatTask):
-    """Follow an instruction; success is to stop within 3 m of where it leads (VLN-CE). Also nDTW and SDTW to the
-    reference path, which `embodied-score profile=vlnce` holds against the ground truth's locations instead."""
+    """Follow an instruction; success is to stop within 3 m of where it leads (VLN-CE).
+
+    Also nDTW and SDTW to the reference path, a point a step; `embodied-score profile=vlnce` takes the locations of
+    the file's ground truth instead, as VLN-CE does.
+    """
 
     name, near, file_task = "vln", 3.0, "vln"
 
     def measures(self) -> dict[str, float]:
         found = super().measures()
         if len(self.row.reference):
-            found["ndtw"] = self.walk.likeness(self.row.reference[:, :2], self.near)
+            found["ndtw"] = self.walk.likeness(dense(self.row.reference[:, :2], self.body.forward), self.near)
             found["sdtw"] = self.success * found["ndtw"]
         return found
 
