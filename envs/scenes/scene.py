@@ -19,7 +19,7 @@ import numpy as np
 from envs.scenes.meshes import HALF_HEIGHTS, hull_points
 from envs.scenes.vocabulary import SIZES, TABLES, UNSEEN, Pair, Vocabulary
 
-REACH, GAP = 0.32, 0.03
+REACH, GAP = 0.32, 0.02
 """Things stand within `REACH` metres of the middle, in both directions, and at least `GAP` metres apart."""
 CLEAR = 0.78
 """Least distance of two things in the picture, as a part of the sum of their radii there: few hide one another."""
@@ -193,7 +193,7 @@ class SceneDrawer:
     def _camera(random: np.random.Generator) -> Camera:
         at = np.array([*random.uniform(-0.02, 0.02, 2), 0.02])
         around, above = random.uniform(0, 2 * np.pi), np.radians(random.uniform(34, 52))
-        away = random.uniform(0.92, 1.05)
+        away = random.uniform(0.86, 0.98)
         eye = at + away * np.array([np.cos(above) * np.cos(around), np.cos(above) * np.sin(around), np.sin(above)])
         return Camera((*map(float, eye),), (*map(float, at),), float(random.uniform(38, 42)))  # type: ignore[arg-type]
 

@@ -31,7 +31,7 @@ COLOURS = {
     "gray": (0.45, 0.45, 0.47),
 }
 """Colour -> RGB in [0, 1]."""
-SIZES = {"small": 0.034, "large": 0.058}
+SIZES = {"small": 0.05, "large": 0.08}
 """Size -> half the width of a thing, metres. In ascending order."""
 TEXTURES = ("plain", "striped", "checked")
 TABLES = ((0.82, 0.74, 0.62), (0.86, 0.84, 0.80), (0.70, 0.62, 0.54), (0.74, 0.79, 0.74), (0.80, 0.75, 0.80))
