@@ -21,6 +21,7 @@ from embodied.lvlm.connectors.perceiver import Idefics2Resampler, IdeficsResampl
 from embodied.lvlm.connectors.pooled import PooledConnector
 from embodied.lvlm.connectors.positional import PositionalResampler
 from embodied.lvlm.connectors.projection import LinearConnector, MLPConnector
+from embodied.lvlm.connectors.pyramid import PyramidConnector
 from embodied.lvlm.connectors.qformer import QFormer
 from embodied.lvlm.connectors.qllama import QLLaMA
 from embodied.lvlm.connectors.resampler import PerceiverResampler
@@ -77,6 +78,7 @@ ALL = {
     "cogvlm": (lambda: SwiGLUConnector(D_ENC, D, stride=1), 24, 16),
     "table": (lambda: VisualEmbeddingTable(D_ENC, D, vocabulary=12, indicators=3), 6, 4),
     "aggregator": (lambda: SpatialAggregator(D_ENC, D, groups=2, **TWO), 6, 6),
+    "pyramid": (lambda: PyramidConnector(D_ENC, D, levels=[1, 2]), 29, 21),
     "scan": (lambda: SelectiveScan(D_ENC, D), 24, 16),
     "cross scan": (lambda: SelectiveScan(D_ENC, D, paths="cross", blocks=2, layers=1), 24, 16),
     "valley 1": (lambda: TemporalModule(D_ENC, D), 25, 17),
@@ -93,13 +95,13 @@ GRIDS = {  # of the tokens of 4 x 6 features; all others make none
 PER_FRAME = {  # tokens grow with the frames of a video; the others read all frames together, or gather them
     *("linear", "mlp", "shuffled", "padded", "joined", "pooled first", "pooled last", "hybrid", "positional"),
     *("c-abstractor", "d-abstractor", "ldp", "ldpv2", "swiglu", "cogvlm", "table", "aggregator", "scan"),
-    *("cross scan", "texthawk"),
+    *("cross scan", "texthawk", "pyramid"),
 }
 TOGETHER = {"qformer", "flamingo", "idefics", "idefics2", "kosmos", "abstractor", "qllama"}
 MASKED = {"qformer", "flamingo", "idefics2", "positional", "abstractor", "qllama"}
 NEEDS_A_GRID = {
     *("shuffled", "padded", "pooled first", "pooled last", "positional", "keypoints", "c-abstractor", "d-abstractor"),
-    *("ldp", "ldpv2", "swiglu", "table", "aggregator", "cross scan", "texthawk"),
+    *("ldp", "ldpv2", "swiglu", "table", "aggregator", "cross scan", "texthawk", "pyramid"),
 }
 WHOLE_ONLY = NEEDS_A_GRID - {"positional", "keypoints"} | {"idefics", "kosmos", "scan"}
 

@@ -19,6 +19,7 @@ from embodied.lvlm.connectors.perceiver import Idefics2Resampler
 from embodied.lvlm.connectors.pooled import PooledConnector
 from embodied.lvlm.connectors.positional import PositionalResampler
 from embodied.lvlm.connectors.projection import LinearConnector, MLPConnector
+from embodied.lvlm.connectors.pyramid import PyramidConnector
 from embodied.lvlm.connectors.qformer import QFormer
 from embodied.lvlm.connectors.qllama import QLLaMA
 from embodied.lvlm.connectors.resampler import PerceiverResampler
@@ -294,6 +295,18 @@ def test_a_d_abstractors_heads_begin_in_directions_of_their_own():
         [[-1, 0], [-2, 0]],
         [[0, -1], [0, -2]],
     ]
+
+
+def test_levels_of_the_pyramid_are_maxima_over_parts_of_the_picture():
+    connector = PyramidConnector(8, 8, levels=[1, 2])
+    connector.mlp, connector.level.weight.data[:] = torch.nn.Identity(), 0.0
+    features = torch.randn(1, 24, 8)
+    whole, *rest = connector(features, GRID)[0].split([1, 4, 24])
+    assert torch.equal(whole[0], features[0].amax(0)) and torch.equal(rest[1], features[0])
+    quarter = features[0].view(4, 6, 8)[2:, :3].amax((0, 1))
+    assert torch.equal(rest[0][2], quarter)
+    with pytest.raises(ValueError, match="a level of 5 is finer than the grid of 4 x 6"):
+        PyramidConnector(8, 8, levels=[1, 5])(features, GRID)
 
 
 def test_a_query_of_the_aggregator_sees_its_own_windows():
