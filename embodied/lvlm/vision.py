@@ -184,9 +184,7 @@ class VisionPath(nn.Module):
         """Times, rows and columns of the tokens that a connector makes of a film; (1, 1, N) where they make none."""
         times, rows, columns = self._film_layout(clip)
         if self.video_stage is not None:
-            count = self.video_stage.tokens(times * rows * columns, Context(grid=(rows, columns), frames=times))
-            rows, columns = self.video_stage.grid((rows, columns))
-            times = count // (rows * columns)
+            times, rows, columns = self.video_stage.film_grid((times, rows, columns))
         context = Context(grid=(rows, columns), frames=times)
         total = self._film_connector.tokens(times * rows * columns, context)
         down, across = self._film_connector.grid((rows, columns))

@@ -1,17 +1,22 @@
 """Pictures and films on their way to tokens: counted before they are encoded, in order, whoever shares the batch."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch.nn import functional as F
 
+from embodied.building import build
 from embodied.lvlm.chat.media import Film
+from embodied.lvlm.connectors.base import Context
 from embodied.lvlm.connectors.identity import IdentityConnector
 from embodied.lvlm.connectors.pooled import PooledConnector
 from embodied.lvlm.connectors.projection import LinearConnector, MLPConnector
 from embodied.lvlm.connectors.qformer import QFormer
-from embodied.lvlm.connectors.stages import PixelShuffle, Pool
+from embodied.lvlm.connectors.stages import PixelShuffle, Pool, SpaceTimeMeans, Stage
 from embodied.lvlm.connectors.temporal import TemporalModule
 from embodied.lvlm.encoders.qwen import QwenVision
 from embodied.lvlm.encoders.spacetime import SpaceTimeTransformer
@@ -22,6 +27,7 @@ from embodied.lvlm.resolution.native import Native
 from embodied.lvlm.resolution.single import SingleView
 from embodied.lvlm.vision import VisionPath
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 VIT = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIGLIP = VIT | {"intermediate_size": 64, "model_type": "siglip_vision_model"}
 QWEN = {"depth": 2, "embed_dim": 32, "hidden_size": 24, "num_heads": 4, "mlp_ratio": 2, "patch_size": 4}
@@ -74,6 +80,7 @@ WAYS = {
     "a connector of its own": lambda: seeing(video="together", film=lambda: QFormer(32, WIDTH, **ASKING)),
     "a stage": lambda: seeing(video="together", stage=Pool(2, 2)),
     "a stage over time": lambda: seeing(video="together", stage=Pool(2, 2, frames=2)),
+    "a stage of means": lambda: seeing(video="together", stage=SpaceTimeMeans(6)),
     "a stage and a connector": lambda: seeing(
         video="together", stage=PixelShuffle(2), film=lambda: LinearConnector(128, WIDTH)
     ),
@@ -166,15 +173,28 @@ def test_a_stage_merges_frames_ahead_of_the_connector_that_pictures_share():
 
 
 @torch.no_grad()
-def test_video_chatgpts_features_are_means_over_space_and_then_over_time():
-    path, shown = WAYS["video-chatgpt"](), frames(4)
+@pytest.mark.parametrize("way", ["video-chatgpt", "a stage of means"])
+def test_video_chatgpts_features_are_means_over_space_and_then_over_time(way):
+    path, shown = WAYS[way](), frames(4)
     clip = path.film(shown, range(4))
-    features = path.video.encoder.encode(torch.stack([frame.views[0][0] for frame in clip.frames])).numpy()
+    encoder = path.encoder if path.video is None else path.video.encoder
+    features = encoder.encode(torch.stack([frame.views[0][0] for frame in clip.frames])).numpy()
     expected = np.zeros((6 + 16, 32), np.float32)
     expected[:4], expected[6:] = features.mean(1), features.mean(0)
     weight, bias = (p.numpy() for p in path.connector.parameters())
     np.testing.assert_allclose(path([clip])[0].numpy(), expected @ weight.T + bias, atol=1e-5)
     assert path.measured(clip).seconds == (0,)  # one frame to the template
+    with pytest.raises(ValueError, match=r"7 frames.* (than times=6|at most 6 are read)"):
+        path.film(frames(7), range(7))
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "video_stage").glob("*.yaml")), ids=lambda file: file.stem)
+@torch.no_grad()
+def test_a_stage_by_its_name_gives_as_many_features_as_it_promises(file):
+    stage = build(yaml.safe_load(file.read_text(encoding="utf-8")), (Stage,))
+    features = torch.randn(2, 3 * 24 * 24, 8)
+    merged, _ = stage(features, Context(grid=(24, 24), frames=3))
+    assert merged.shape[1:] == (np.prod(stage.film_grid((3, 24, 24))), stage.create(8))
 
 
 @torch.no_grad()

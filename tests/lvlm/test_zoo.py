@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from embodied.assistant import Assistant
 from embodied.cli.zoo import WITHIN, difference, entry, names
@@ -78,6 +79,29 @@ def test_a_row_that_is_loaded_otherwise_than_it_was_saved_is_found(tmp_path, mon
         speak(assistant, assistant.batch([lesson(picture)]), picture, tmp_path / "saved")
 
 
+FILMS = {
+    "videochatgpt": lambda frames, places: 100 + places,
+    "valley": lambda frames, places: frames + places - 1,  # whose class token is the frame's
+    "pllava": lambda frames, places: frames * 2 * 2,
+    "llava-ov": lambda frames, places: frames * places // 4 + 1,
+    "qwen2-vl": lambda frames, places: frames // 2 * places,
+    "cogvlm2-video": lambda frames, places: frames * (places // 4 + 2),  # between two marks
+}
+"""Tokens of a film, by its frames and the tokens that one encoded view has places for, as their papers read it."""
+
+
+@pytest.mark.parametrize("key", FILMS)
+def test_a_row_that_watches_films_reads_them_as_its_paper_does(key, picture):
+    vision = tiny(ROWS[key].row, ROWS[key].chat).model.vision
+    view = vision.prepare(Image.open(picture).resize((56, 56))).views[0][0]
+    places = vision.encoder.encode(view.unsqueeze(0)).shape[1]
+    frames = [Image.effect_noise((56, 56), 60).convert("RGB") for _ in range(4)]
+    clip = vision.film(frames, range(4))
+    (tokens,) = vision([clip])
+    assert len(tokens) == FILMS[key](4, places)
+    assert sum(run.count for run in vision.measured(clip).frames) == len(tokens)
+
+
 def test_there_are_the_seventy_rows_of_the_table():
     assert len(ROWS) == len({each.row.name for each in ROWS.values()}) == 70
 
@@ -121,7 +145,5 @@ def meant(term, words):
 
 @pytest.fixture
 def picture(tmp_path):
-    from PIL import Image
-
     Image.effect_noise((90, 70), 60).convert("RGB").save(tmp_path / "picture.png")
     return tmp_path / "picture.png"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,6 +40,13 @@ class Stage(nn.Module, ABC):
     @abstractmethod
     def grid(self, features: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of what comes out; (1, M) where it makes no grid."""
+
+    def film_grid(self, grid: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Times, rows and columns of what comes out for a film with these; (1, 1, M) where it makes no grid."""
+        times, rows, columns = grid
+        count = self.tokens(times * rows * columns, Context(grid=(rows, columns), frames=times))
+        rows, columns = self.grid((rows, columns))
+        return count // (rows * columns), rows, columns
 
 
 class PixelShuffle(Stage):
@@ -157,3 +165,45 @@ class Pool(Stage):
 
     def grid(self, features: tuple[int, int]) -> tuple[int, int]:
         return self.rows, self.columns
+
+
+class SpaceTimeMeans(Stage):
+    """The mean of each frame, and behind those the mean over time of each place.
+
+    Video-ChatGPT (Maaz et al. 2023, arXiv 2306.05424) has it before its linear layer.
+
+    Args:
+        frames: to how many the frames' means are filled up with zeros (Video-ChatGPT: 100); None: as many as frames.
+
+    Raises:
+        ValueError: `frames` is not positive; when used: a film of more.
+    """
+
+    def __init__(self, frames: int | None = None) -> None:
+        super().__init__()
+        positive("SpaceTimeMeans", frames=1 if frames is None else frames)
+        self.frames = frames
+
+    def create(self, features: int) -> int:
+        return features
+
+    def forward(self, features: Tensor, context: Context) -> tuple[Tensor, Context]:
+        filled = self._filled(context)
+        video = features.unflatten(1, (context.frames, per_frame("SpaceTimeMeans", features.shape[1], context)))
+        whole = F.pad(video.mean(2), (0, 0, 0, filled - context.frames))
+        return torch.cat([whole, video.mean(1)], dim=1), replace(context, grid=None, frames=1, present=None)
+
+    def tokens(self, features: int, context: Context) -> int:
+        return self._filled(context) + per_frame("SpaceTimeMeans", features, context)
+
+    def grid(self, features: tuple[int, int]) -> tuple[int, int]:
+        return 1, self.tokens(features[0] * features[1], Context(grid=features))
+
+    def film_grid(self, grid: tuple[int, int, int]) -> tuple[int, int, int]:
+        times, rows, columns = grid
+        return 1, 1, self.tokens(times * rows * columns, Context(grid=(rows, columns), frames=times))
+
+    def _filled(self, context: Context) -> int:
+        if self.frames is not None and context.frames > self.frames:
+            raise ValueError(f"SpaceTimeMeans: a film of {context.frames} frames; at most {self.frames} are read")
+        return self.frames or context.frames
