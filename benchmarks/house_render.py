@@ -1,10 +1,13 @@
 """Frames per second of the house renderer beside PyBullet's TinyRenderer and MuJoCo's EGL, on the same house and poses.
 
-    MUJOCO_GL=egl LP_NUM_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/house_render.py --seed 3 --sizes 128 256
+    MUJOCO_GL=egl LP_NUM_THREADS=1 OMP_NUM_THREADS=1 python -m benchmarks.house_render --seed 3 --sizes 128 256
 
-All draw the same boxes and cylinders (flat colours in the others, patterns in ours) from the same level cameras. The
-others are tuned: no shadows, no multisampling. PyBullet returns colour, depth and ids in one call; MuJoCo renders once
-for each of colour, depth and segmentation. The turns alternate; CPU time of this process is what counts.
+All draw the same boxes and cylinders (`envs.house.mjcf`; flat colours in the others, patterns in ours) from the same
+level cameras, and give the same three pictures: colour, metric depth, and which thing each pixel shows. First their
+depths and things are compared with ours, away from edges; then they take turns in one process, and its CPU time counts.
+
+The others are tuned. PyBullet: no shadows, all in one call. MuJoCo: no shadows, reflections or multisampling; colour
+and depth are read from one pass, things from a second.
 """
 
 from __future__ import annotations
@@ -13,105 +16,119 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from envs.house.generate import generate
+from envs.house.mjcf import mjcf, pybullet_bodies
 from envs.house.pathfinder import PathFinder
 from envs.house.renderer import OUTPUTS, Renderer
 from envs.house.scene import Scene
 
-Frame = Callable[[np.ndarray], None]
+ALL, COLOUR = "RGB + depth + segmentation", "RGB"
+CENTIMETRES = 0.02
+Pictures = dict[str, np.ndarray]
+Draw = Callable[[np.ndarray], list[Pictures]]
+"""From (B, 5) cameras to what was drawn from each: `depth` (H, W) metres and `instance` (H, W), where they are made."""
 
 
-def ours(scene: Scene, size: int, outputs: tuple[str, ...]) -> Frame:
+def ours(scene: Scene, size: int, outputs: tuple[str, ...]) -> Draw:
     renderer = Renderer(scene, size, size, 90, outputs)
-    return lambda cameras: renderer.render(cameras) and None  # type: ignore[func-returns-value]
+
+    def draw(cameras: np.ndarray) -> list[Pictures]:
+        made = renderer.render(cameras)
+        return [{name: pictures[place] for name, pictures in made.items()} for place in range(len(cameras))]
+
+    return draw
 
 
-def pybullet(scene: Scene, size: int) -> Frame:
+def pybullet(scene: Scene, size: int, everything: bool) -> Draw:
     import pybullet as bullet
 
     world = bullet.connect(bullet.DIRECT)
-    x1, y1 = np.array(scene.rooms.shape) / 10
-    slabs = [(0, 0, -0.05, x1, y1, 0), (0, 0, scene.height, x1, y1, scene.height + 0.05)]
-    for place, bounds in enumerate([*scene.bounds, *slabs]):
-        low, high = np.array(bounds[:3], float), np.array(bounds[3:], float)
-        half = (high - low) / 2
-        color = [*(scene.colours[place, :3] / 255), 1] if place < scene.parts else [0.7, 0.7, 0.7, 1]
-        if place < scene.parts and scene.round[place]:
-            shape = bullet.createVisualShape(
-                bullet.GEOM_CYLINDER, radius=half[0], length=2 * half[2], rgbaColor=color, physicsClientId=world
-            )
-        else:
-            shape = bullet.createVisualShape(
-                bullet.GEOM_BOX, halfExtents=half.tolist(), rgbaColor=color, physicsClientId=world
-            )
-        bullet.createMultiBody(0, -1, shape, ((low + high) / 2).tolist(), physicsClientId=world)
-    projection = bullet.computeProjectionMatrixFOV(90, 1, 0.01, 30)
+    bodies = pybullet_bodies(scene, bullet, world)
+    instance = np.zeros(max(bodies) + 2, int)
+    for body, number in bodies.items():
+        instance[body] = number
+    near, far = 0.01, 30.0
+    projection = bullet.computeProjectionMatrixFOV(90, 1, near, far)
+    flags = 0 if everything else bullet.ER_NO_SEGMENTATION_MASK
 
-    def draw(cameras: np.ndarray) -> None:
+    def draw(cameras: np.ndarray) -> list[Pictures]:
+        found = []
         for x, y, z, heading, _ in cameras:
-            ahead = [x + math.cos(heading), y + math.sin(heading), z]
-            view = bullet.computeViewMatrix([x, y, z], ahead, [0, 0, 1])
-            bullet.getCameraImage(
-                size, size, view, projection, shadow=0, renderer=bullet.ER_TINY_RENDERER, physicsClientId=world
-            )
+            view = bullet.computeViewMatrix([x, y, z], [x + math.cos(heading), y + math.sin(heading), z], [0, 0, 1])
+            *_, depth, body = bullet.getCameraImage(
+                size, size, view, projection,
+                shadow=0, flags=flags, renderer=bullet.ER_TINY_RENDERER, physicsClientId=world,
+            )  # fmt: skip
+            if everything:
+                metres = far * near / (far - (far - near) * np.asarray(depth, np.float32).reshape(size, size))
+                found.append({"depth": metres, "instance": instance[np.asarray(body).reshape(size, size)]})
+        return found
 
     return draw
 
 
-def mujoco(scene: Scene, size: int, outputs: tuple[str, ...]) -> Frame:
+def mujoco(scene: Scene, size: int, everything: bool) -> Draw:
     import mujoco as mj
 
-    spec = mj.MjSpec()
-    spec.visual.global_.offwidth, spec.visual.global_.offheight = size, size
-    spec.visual.quality.offsamples = 0
-    spec.visual.quality.shadowsize = 0
-    spec.visual.global_.fovy = 90
-    spec.visual.map.znear = 0.001
-    spec.worldbody.add_light(pos=[5, 5, 2.5])
-    x1, y1 = np.array(scene.rooms.shape) / 10
-    slabs = [(0, 0, -0.05, x1, y1, 0), (0, 0, scene.height, x1, y1, scene.height + 0.05)]
-    for place, bounds in enumerate([*scene.bounds, *slabs]):
-        low, high = np.array(bounds[:3], float), np.array(bounds[3:], float)
-        half = (high - low) / 2
-        color = [*(scene.colours[place, :3] / 255), 1] if place < scene.parts else [0.7, 0.7, 0.7, 1]
-        is_round = place < scene.parts and scene.round[place]
-        spec.worldbody.add_geom(
-            type=mj.mjtGeom.mjGEOM_CYLINDER if is_round else mj.mjtGeom.mjGEOM_BOX,
-            size=[half[0], half[2], 0] if is_round else half,
-            pos=(low + high) / 2,
-            rgba=color,
-            contype=0,
-            conaffinity=0,
-        )
-    model = spec.compile()
+    model = mj.MjModel.from_xml_string(mjcf(scene))
+    model.vis.global_.fovy = 90
     data = mj.MjData(model)
     mj.mj_forward(model, data)
-    renderer = mj.Renderer(model, size, size, max_geom=len(scene.bounds) + 100)
-    camera = mj.MjvCamera()
-    camera.type = mj.mjtCamera.mjCAMERA_FREE
+    window = mj.GLContext(size, size)
+    drawn, box, option, camera = mj.MjvScene(model, 2000), mj.MjrRect(0, 0, size, size), mj.MjvOption(), mj.MjvCamera()
+    window.make_current()
+    context = mj.MjrContext(model, mj.mjtFontScale.mjFONTSCALE_100)
+    mj.mjr_setBuffer(mj.mjtFramebuffer.mjFB_OFFSCREEN, context)
+    near, far = model.stat.extent * model.vis.map.znear, model.stat.extent * model.vis.map.zfar
+    colour, ids, depth = (
+        np.empty((size, size, 3), np.uint8),
+        np.empty((size, size, 3), np.uint8),
+        np.empty((size, size), "f4"),
+    )
+    thing = np.append(model.geom_user[:, 1].astype(int), 0)
 
-    def draw(cameras: np.ndarray) -> None:
+    def draw(cameras: np.ndarray) -> list[Pictures]:
+        window.make_current()
+        found = []
         for x, y, z, heading, _ in cameras:
             camera.distance, camera.elevation, camera.azimuth = 0.01, 0, math.degrees(heading)
             camera.lookat[:] = x + 0.01 * math.cos(heading), y + 0.01 * math.sin(heading), z
-            renderer.update_scene(data, camera)
-            renderer.scene.flags[mj.mjtRndFlag.mjRND_SHADOW] = 0
-            renderer.scene.flags[mj.mjtRndFlag.mjRND_REFLECTION] = 0
-            renderer.render()
-            if "depth" in outputs:
-                renderer.enable_depth_rendering()
-                renderer.render()
-                renderer.disable_depth_rendering()
-            if "instance" in outputs:
-                renderer.enable_segmentation_rendering()
-                renderer.render()
-                renderer.disable_segmentation_rendering()
+            mj.mjv_updateScene(model, data, option, None, camera, mj.mjtCatBit.mjCAT_ALL, drawn)
+            drawn.flags[mj.mjtRndFlag.mjRND_SHADOW] = drawn.flags[mj.mjtRndFlag.mjRND_REFLECTION] = 0
+            drawn.flags[mj.mjtRndFlag.mjRND_SEGMENT] = drawn.flags[mj.mjtRndFlag.mjRND_IDCOLOR] = 0
+            mj.mjr_render(box, drawn, context)
+            mj.mjr_readPixels(colour, depth if everything else None, box, context)
+            if everything:
+                drawn.flags[mj.mjtRndFlag.mjRND_SEGMENT] = drawn.flags[mj.mjtRndFlag.mjRND_IDCOLOR] = 1
+                mj.mjr_render(box, drawn, context)
+                mj.mjr_readPixels(ids, None, box, context)
+                number = ids[..., 0].astype(np.int32) + 256 * ids[..., 1].astype(np.int32) - 1
+                metres = near / (1 - depth * (1 - near / far))
+                found.append({"depth": metres[::-1], "instance": thing[number][::-1]})  # OpenGL begins at the bottom
+        return found
 
     return draw
+
+
+def agreement(mine: Sequence[Pictures], theirs: Sequence[Pictures]) -> tuple[float, float, float]:
+    """Of pixels away from edges: how many have our depth within 2 cm, how many our instance; and how many are away."""
+    near, same, away, total = 0, 0, 0, 0
+    for a, b in zip(mine, theirs, strict=True):
+        depth, ids = a["depth"], a["instance"]
+        inner = np.zeros(ids.shape, bool)
+        inner[2:-2, 2:-2] = True
+        for axis in (0, 1):
+            for shift in (-2, -1, 1, 2):
+                inner &= np.roll(ids, shift, axis) == ids
+            inner &= np.abs(np.roll(depth, 1, axis) + np.roll(depth, -1, axis) - 2 * depth) < 0.01 + 0.02 * depth
+        near += int((np.abs(depth - b["depth"]) < CENTIMETRES)[inner].sum())
+        same += int((ids == b["instance"])[inner].sum())
+        away, total = away + int(inner.sum()), total + inner.size
+    return near / away, same / away, away / total
 
 
 def main() -> None:
@@ -128,33 +145,46 @@ def main() -> None:
     finder = PathFinder(house)
     scene = finder.scene
     rng = np.random.default_rng(0)
-    cameras = np.array(
-        [[*finder.random_point(rng), 1.25, rng.uniform(-math.pi, math.pi), 0.0] for _ in range(options.frames)]
-    )
-    print(f"{scene.parts} parts, {len(house.rooms)} rooms, {options.frames} cameras, {options.turns} turns")
+    poses = [[*finder.random_point(rng), 1.25, rng.uniform(-math.pi, math.pi), 0.0] for _ in range(options.frames)]
+    cameras = np.array(poses)
+    print(f"{scene.parts} parts, {len(house.rooms)} rooms, {options.frames} cameras, {options.turns} turns\n")
+    rows: dict[str, list[str]] = {}
     for size in options.sizes:
-        rivals: dict[str, tuple[Frame, int]] = {
-            "ours, rgb": (ours(scene, size, ("rgb",)), options.frames),
-            "ours, rgb + depth + semantic + instance": (ours(scene, size, OUTPUTS), options.frames),
-        }
+        few = max(4, options.frames // 8)
+        rivals: dict[str, tuple[Draw, int]] = {f"ours, {ALL}": (ours(scene, size, OUTPUTS), options.frames)}
         if "pybullet" not in options.without:
-            rivals["PyBullet TinyRenderer, rgb + depth + ids"] = pybullet(scene, size), max(4, options.frames // 16)
+            rivals[f"PyBullet TinyRenderer, {ALL}"] = pybullet(scene, size, True), few
         if "mujoco" not in options.without:
-            few = max(4, options.frames // 8)
-            rivals["MuJoCo EGL, rgb"] = mujoco(scene, size, ("rgb",)), few
-            rivals["MuJoCo EGL, rgb + depth + ids"] = mujoco(scene, size, ("rgb", "depth", "instance")), few
+            rivals[f"MuJoCo EGL, {ALL}"] = mujoco(scene, size, True), few
+        rivals[f"ours, {COLOUR}"] = ours(scene, size, ("rgb",)), options.frames
+        if "pybullet" not in options.without:
+            rivals[f"PyBullet TinyRenderer, {COLOUR}"] = pybullet(scene, size, False), few
+        if "mujoco" not in options.without:
+            rivals[f"MuJoCo EGL, {COLOUR}"] = mujoco(scene, size, False), few
+        mine = rivals[f"ours, {ALL}"][0](cameras[:few])
+        for name, (draw, _) in rivals.items():
+            theirs = draw(cameras[:few])  # the first call also warms up
+            if name.endswith(ALL) and not name.startswith("ours"):
+                near, same, away = agreement(mine, theirs)
+                print(
+                    f"{size} px, {name.split(',')[0]}: of the {away:.1%} of pixels away from edges {near:.2%} have our "
+                    f"depth within 2 cm, {same:.2%} our instance"
+                )
         rates: dict[str, list[float]] = {name: [] for name in rivals}
-        for draw, _ in rivals.values():
-            draw(cameras[:2])
         for _ in range(options.turns):
             for name, (draw, frames) in rivals.items():
                 started = time.process_time()
                 draw(cameras[:frames])
                 rates[name].append(frames / (time.process_time() - started))
         for name, rate in rates.items():
-            print(
-                f"{size} px  {name:42s} {statistics.median(rate):8.1f} frames/s  ({min(rate):.1f} to {max(rate):.1f})"
-            )
+            reference = statistics.median(rates[f"ours, {name.split(', ')[1]}"])
+            median = statistics.median(rate)
+            times = "" if name.startswith("ours") else f"; ours is {reference / median:.1f}x"
+            rows.setdefault(name, []).append(f"{median:.0f} ({min(rate):.0f} to {max(rate):.0f}){times}")
+    print("\n| renderer, frames/s of one core | " + " | ".join(f"{size} px" for size in options.sizes) + " |")
+    print("|---" * (len(options.sizes) + 1) + "|")
+    for name, cells in rows.items():
+        print(f"| {name} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -7,3 +7,4 @@ from gymnasium.envs.registration import register
 
 register("embodied/MetaWorld-v0", entry_point="envs.mujoco.metaworld:MetaWorld", disable_env_checker=True)
 register("embodied/PandaGym-v0", entry_point="envs.pybullet.panda:PandaGym", disable_env_checker=True)
+register("embodied/Remote-v0", entry_point="envs.remote.env:RemoteEnv", disable_env_checker=True)
