@@ -4,8 +4,9 @@
 
 Tiny random models of `tests/fakes/references.py`, float32 on the CPU, some ten seconds in all. Each row:
 which models of the survey share the architecture, the reference, the largest absolute difference of the
-logits from the picture on (three samples, one of them with two pictures where the family takes several), that
-of the pixels against the official image processor, and whether the weights come back from us bit for bit.
+logits from the picture on (three samples, one of them with two pictures where the family takes several; two
+films where its reference reads films), that of the pixels against the official image processor, and whether the
+weights come back from us bit for bit.
 Fails where logits differ by 1e-5 or more.
 """
 

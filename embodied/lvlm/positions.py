@@ -18,8 +18,9 @@ def in_three_axes(slots: Tensor, present: Tensor, grids: Sequence[tuple[int, ...
 
     A word stands at the same place on all axes, one behind what was read before. A token of a picture stands at its row
     and column behind the last word, and the next word behind the longer side of the picture. A token of a film stands
-    at its time, too, and the next word behind the longest of the three; where words stand between the frames, each
-    frame is a picture.
+    at its time, too, and the next word behind the longest of the three, as in the code of its authors (transformers 5
+    goes on behind the longer side, and so differs where a film has more times than rows and columns); where words stand
+    between the frames, each frame is a picture.
 
     Args:
         slots: (B, L), bool: tokens of pictures, row by row.
