@@ -250,12 +250,14 @@ class EnvironmentHost:
         return self._seen(observation, picture)
 
     def step(self, action: Any, picture: bool = False) -> dict[str, Any]:
-        """As `reset`, with `reward`, `terminated`, `truncated`, `success`, and `measures` where `info` has them."""
+        """As `reset`, with `reward`, `terminated`, `truncated`, `success`; and what `info` says of a whole episode:
+        `measures`, `prediction`, `reference`."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         ended = {"terminated": bool(terminated), "truncated": bool(truncated)}
         reply = self._seen(observation, picture) | ended | {"reward": float(reward), "success": bool(info["success"])}
-        measures = {str(name): float(value) for name, value in info.get("measures", {}).items()}
-        return reply | ({"measures": measures} if measures else {})
+        if "measures" in info:
+            reply["measures"] = {str(name): float(value) for name, value in info["measures"].items()}
+        return reply | {key: info[key] for key in ("prediction", "reference") if key in info}
 
     def render(self) -> np.ndarray | None:
         """A picture of the scene for people, (H, W, 3) uint8; None where the environment draws none."""

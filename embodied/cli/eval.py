@@ -44,7 +44,7 @@ def work(config: DictConfig) -> dict[str, Any]:
         raise ValueError("env is not given: add env=metaworld/... or another environment, or task=... for a task")
     from embodied.evaluation.journal import Journal
     from embodied.evaluation.report import write_report
-    from embodied.evaluation.results import EpisodeRecord, write_eval_info
+    from embodied.evaluation.results import EpisodeRecord, write_eval_info, write_rows
     from embodied.evaluation.rollout import Environments, rollout
     from embodied.files import only_one
     from embodied.progress import Progress
@@ -100,6 +100,7 @@ def work(config: DictConfig) -> dict[str, Any]:
             num_envs=plain["num_envs"],
             extra={"policy_identity": source.identity()},
         )
+        write_rows(out, sorted(records, key=lambda record: (record.task, record.seed)))
     report = write_report(out)
     journal.end()
     hourly = 3600 * len(records) / max(journal.seconds + seconds, 1e-9)

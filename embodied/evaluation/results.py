@@ -64,6 +64,7 @@ class EpisodeRecord:
         video: path relative to the result folder; None where none was made.
         error: why the episode could not be finished; it then counts as a failure. None where it could.
         measures: what else the environment says the episode came to (`info["measures"]`: SPL, ...), by name.
+        prediction, reference: rows for `embodied-score`, where the environment has them; see `write_rows`.
     """
 
     task: str
@@ -82,6 +83,8 @@ class EpisodeRecord:
     video: str | None = None
     error: str | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
+    prediction: Mapping[str, Any] | None = None
+    reference: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -192,6 +195,25 @@ def write_eval_info(
         info[key] = strict(value)
     write_json(Path(out) / FILE, info)
     return info
+
+
+def write_rows(out: str | Path, records: Sequence[EpisodeRecord]) -> bool:
+    """Write `<out>/predictions.json` and `references.json`, which `embodied-score` reads; whether there are any.
+
+    References are `{"episodes": [...]}` as habitat-lab has them where they have an `episode_id`, else a list, in which
+    what several episodes share (a path with several instructions) stands once.
+    """
+    rows = [(r.prediction, r.reference) for r in records if r.prediction is not None and r.reference is not None]
+    if not rows:
+        return False
+    references: list[Any] = []
+    for _, reference in rows:
+        if (plain := strict(reference)) not in references[-3:]:
+            references.append(plain)
+    write_json(Path(out) / "predictions.json", [strict(prediction) for prediction, _ in rows])
+    habitat = all("episode_id" in reference for reference in references)
+    write_json(Path(out) / "references.json", {"episodes": references} if habitat else references)
+    return True
 
 
 def read_eval_info(path: str | Path) -> dict[str, Any]:

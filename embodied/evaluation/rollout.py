@@ -68,6 +68,7 @@ class _Slot:
     rewards: list[float] = field(default_factory=list)
     success: bool = False
     measures: dict[str, float] = field(default_factory=dict)
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)  # `prediction` and `reference`, for scorers
     clipped: int = 0
     broken: int = 0
     inference: float = 0.0
@@ -202,7 +203,7 @@ class _Rollout:
     def _start(self, slot: _Slot) -> None:
         task, seed = self.episodes[slot.index]
         slot.observation, slot.rewards, slot.success, slot.inference = None, [], False, 0.0
-        slot.clipped, slot.broken, slot.measures = 0, 0, {}
+        slot.clipped, slot.broken, slot.measures, slot.rows = 0, 0, {}, {}
         self.policy.start(slot.number, seed, task)
         filmed = (task, seed) in self.videos
         try:
@@ -224,6 +225,7 @@ class _Rollout:
             slot.rewards.append(reply["reward"])
             slot.success |= reply["success"]
             slot.measures = reply.get("measures", slot.measures)
+            slot.rows = {key: reply[key] for key in ("prediction", "reference") if key in reply}
         else:
             slot.instruction = str(observation.get(TASK, ""))
         self._film(slot, observation, reply.get("picture"))
@@ -301,6 +303,7 @@ class _Rollout:
             video=video,
             error=error,
             measures=slot.measures,
+            **slot.rows,
         )
         self.records[slot.index] = record
         slot.index = -1

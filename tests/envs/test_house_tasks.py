@@ -12,12 +12,14 @@ from omegaconf import OmegaConf
 from embodied.building import build
 from embodied.cli.configs import compose
 from embodied.evaluation.policies import ExpertPolicy
-from embodied.evaluation.results import write_eval_info
+from embodied.evaluation.results import write_eval_info, write_rows
 from embodied.evaluation.rollout import rollout
 from embodied.evaluation.scorers.base import Record
 from embodied.evaluation.scorers.navigation.habitat import Habitat
 from embodied.evaluation.scorers.navigation.multion import MultiON
 from embodied.evaluation.scorers.navigation.questions import EQA, IQUAD
+from embodied.evaluation.scorers.navigation.reading import Episodes
+from embodied.evaluation.scorers.reading import Skipped
 from embodied.interaction import Environment
 from embodied.spec import IMAGES, POSE, STATE, TASK
 from envs.house.generate import generate
@@ -295,3 +297,9 @@ def test_an_evaluation_notes_what_the_environment_measures(tmp_path):
     assert config["name"] == "house/pointnav-train" and info["overall"]["pc_success"] == 100
     each = [episode["measures"]["spl"] for episode in info["episodes"]]
     assert info["overall"]["measures"]["spl"] == pytest.approx(np.mean(each)) and min(each) > 0.8
+    assert write_rows(tmp_path, records)
+    reader = Episodes(keep=["distances", "stop"])
+    wanted = reader.read(tmp_path / "references.json", Skipped())
+    said = reader.predictions(tmp_path / "predictions.json", Skipped())
+    scores = Habitat().score([Record(name, said[name][1], wanted[name][1]) for name in wanted])
+    assert scores.metrics["spl"].value == pytest.approx(np.mean(each))
