@@ -139,6 +139,7 @@ def _run(
     from embodied.training.stages import train_parts
     from embodied.training.trainable import table
     from embodied.training.trainer import Settings, Trainer
+    from embodied.training.visual_words import VisualWords, frequent
 
     nodes = _sources(plain, name, stage)
     trainer = dict(plain["trainer"])
@@ -165,11 +166,16 @@ def _run(
             assistant, chosen, weights, settings.batch_size, plain["seed"], plain["data"]["on_error"], packing, together
         )
         say("\n".join(f"{source}: {len(reader)} samples" for source, reader in chosen.items()))
-        say(table(assistant))
+        learner: Assistant | VisualWords = assistant
+        if stage.get("objective") == "words":
+            learner = VisualWords(assistant, frequent(_answers(assistant, chosen)))
+            if run.checkpoint:
+                learner.load_head(run.checkpoint)
+        say(table(learner))
         digest = hashlib.blake2b(repr([(name, len(reader)) for name, reader in chosen.items()]).encode(), digest_size=8)
         averaged = plain["ema"] if plain["ema"]["decay"] else None
         results = Trainer(
-            settings, assistant, stream, run, accelerator, recipe, factor, averaged, seed=plain["seed"],
+            settings, learner, stream, run, accelerator, recipe, factor, averaged, seed=plain["seed"],
             data=digest.hexdigest(), name=stream.name, say=say,
         ).train()  # fmt: skip
         if stream.samples.faults.total:
@@ -177,6 +183,12 @@ def _run(
         return results
     finally:
         run.close()
+
+
+def _answers(assistant: Assistant, readers: Mapping[str, Reader]) -> Iterator[list[int]]:
+    """Token ids of what is answered in the data."""
+    for text in texts(readers, role="assistant"):
+        yield assistant.tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
 
 
 def _assistant(plain: dict[str, Any], folder: Path | None, readers: Mapping[str, Reader]) -> Assistant:
@@ -224,8 +236,8 @@ def _model(node: dict[str, Any], tokenizer: Any, tiny: bool) -> Any:
     return LVLM.from_config(node, len(tokenizer))
 
 
-def texts(readers: Mapping[str, Reader]) -> Iterator[str]:
-    """What is said in the data, to train a tokenizer on: a share of each source that is enough for that."""
+def texts(readers: Mapping[str, Reader], role: str | None = None) -> Iterator[str]:
+    """What is said in the data, by `role` or by all: a share of each source that is enough to train a tokenizer on."""
     from embodied.data.multimodal.sample import BrokenSample
 
     for reader in readers.values():
@@ -235,6 +247,8 @@ def texts(readers: Mapping[str, Reader]) -> Iterator[str]:
             except BrokenSample:
                 continue  # said, or counted, when its turn to be learned comes
             for message in messages:
+                if role not in (None, message["role"]):
+                    continue
                 yield from (part["text"] for part in message["content"] if part["type"] == "text")
 
 

@@ -282,6 +282,18 @@ class VisionPath(nn.Module):
             features, context = self.video_stage(features, context)
         return self.resolution.arrange_film(self._film_connector(features, context), self._film_grid(clips[0]))
 
+    def features(self, pictures: Sequence[Picture]) -> list[Tensor]:
+        """What the encoder makes of each picture, (N, D_enc), its views one after the other: what a connector gets."""
+        groups: dict[tuple[torch.Size, ...], list[tuple[int, int]]] = {}
+        for p, picture in enumerate(pictures):
+            for v, view in enumerate(picture.views):
+                groups.setdefault(tuple(x.shape for x in view), []).append((p, v))
+        found: dict[tuple[int, int], Tensor] = {}
+        for places in groups.values():
+            rows = self._encoded([pictures[p].views[v] for p, v in places])
+            found |= dict(zip(places, rows, strict=True))
+        return [torch.cat([found[p, v] for v in range(len(x.views))]) for p, x in enumerate(pictures)]
+
     def _encoded(self, views: Sequence[Pixels]) -> Tensor:
         """Features (B, N, D_enc) of views of one shape."""
         stacked = [torch.stack(each).to(self.encoder.mean.device) for each in zip(*views, strict=True)]

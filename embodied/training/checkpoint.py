@@ -31,9 +31,7 @@ from embodied.training.lora import kept_apart, merged
 from embodied.training.optimizer import load_state, state_tensors
 
 if TYPE_CHECKING:
-    from embodied.agent import Agent
-    from embodied.assistant import Assistant
-    from embodied.crew import Crew
+    from embodied.training.objective import Learner
 
 STATE = "training_state"
 TRAINER, OPTIMIZER, AVERAGE, RAW = "trainer.json", "optimizer.safetensors", "ema.safetensors", "weights.safetensors"
@@ -42,7 +40,7 @@ FORMAT = "embodied-training/1"
 
 def save(
     folder: Path,
-    agent: Agent | Crew | Assistant,
+    agent: Learner,
     optimizer: torch.optim.Optimizer,
     ema: EMA | None,
     facts: Mapping[str, Any],

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from embodied.agent import Agent
     from embodied.assistant import Assistant
     from embodied.crew import Crew
+    from embodied.training.visual_words import VisualWords
+
+    Learner = Agent | Crew | Assistant | VisualWords
+    """What is trained: it has parameters, `loss(batch, generators)` and `save_pretrained(folder)`."""
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -31,9 +35,9 @@ class Objective(nn.Module):
         precision: bfloat16 is autocast: weights, gradients and optimizer stay float32.
     """
 
-    def __init__(self, agent: Agent | Crew | Assistant, precision: Precision = "float32") -> None:
+    def __init__(self, agent: Learner, precision: Precision = "float32") -> None:
         super().__init__()
-        self.agent: Agent | Crew | Assistant = agent
+        self.agent: Learner = agent
         self.precision = precision
 
     def forward(self, batch: Mapping[str, Any], generators: Generators | None = None) -> dict[str, Tensor]:

@@ -26,8 +26,11 @@ PARTS = {
 
 MODES = ("full", "frozen", "lora", "peft", "norms", "biases")
 ALL_MODES = f"{', '.join(MODES)}, {{last: k}}, {{decay: d}}"
-STAGE = ("train", "data", "lr", "steps", "batch_size", "schedule")
+STAGE = ("train", "data", "lr", "steps", "batch_size", "schedule", "objective")
 """What a stage says."""
+
+OBJECTIVES = ("answers", "words")
+"""What a stage learns to do: say the answers (unless said otherwise), or see the words that captions have."""
 
 LAYER = re.compile(r"\.(?:layers|layer|blocks|block|h)\.(\d+)\.")
 
@@ -57,6 +60,12 @@ def check_stages(stages: Mapping[str, Any], where: str) -> None:
         for key in ("train", "data", "lr"):
             if stage.get(key) in (None, [], {}):
                 raise ValueError(f"{where}.{name} says no {key}")
+        if stage.get("objective", "answers") not in OBJECTIVES:
+            raise ValueError(f"{where}.{name}.objective is {stage['objective']}, not one of {', '.join(OBJECTIVES)}")
+        if stage.get("objective") == "words" and any(
+            mode != "frozen" for part, mode in stage["train"].items() if part != "encoder"
+        ):
+            raise ValueError(f"{where}.{name} teaches words, which the encoder alone learns: train: {{encoder: full}}")
         for part, mode in stage["train"].items():
             if part not in PARTS:
                 raise ValueError(f"{where}.{name}.train has '{part}'{nearest(str(part), PARTS)}")

@@ -32,9 +32,7 @@ from embodied.training.processes import signals, total
 from embodied.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from embodied.agent import Agent
-    from embodied.assistant import Assistant
-    from embodied.crew import Crew
+    from embodied.training.objective import Learner
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class Trainer:
     def __init__(
         self,
         settings: Settings,
-        agent: Agent | Crew | Assistant,
+        agent: Learner,
         stream: Stream,
         run: RunFolder,
         accelerator: Accelerator,

@@ -132,6 +132,33 @@ def test_killed_in_the_second_stage_and_resumed_it_is_the_run_that_was_not(tune,
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_an_encoder_that_is_taught_words_first_goes_on_where_it_was_killed(tune, monkeypatch):
+    said = ["red thing", "red box", "blue thing", "blue box"]
+    Path("w.jsonl").write_text("".join(line(f"w{i}", f"{i}.png", text) + "\n" for i, text in enumerate(said)))
+    sources = "data.sources={w: {kind: pairs, format: chat, file: w.jsonl}}"
+    words = [sources, "recipe=scratch", "only=[see,align]", "trainer.max_steps=4"]
+    assert tune(*words, "out=whole")[0] == 0
+    update, updates = Trainer._update, []
+
+    def dying(self, parts, kept):
+        updates.append(1)
+        if len(updates) == 3:
+            raise RuntimeError("killed")
+        return update(self, parts, kept)
+
+    monkeypatch.setattr(Trainer, "_update", dying)
+    with pytest.raises(RuntimeError, match="killed"):
+        tune(*words, "out=broken")
+    monkeypatch.setattr(Trainer, "_update", update)
+    assert tune(*words, "out=broken", "resume=true")[0] == 0
+    for stage in ("1-see", "2-align"):
+        whole, resumed = tensors(newest(f"whole/{stage}")), tensors(newest(f"broken/{stage}"))
+        assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert not (newest("whole/2-align") / "visual_words.safetensors").exists()
+    moved = {name.split(".")[0] for name in changed(weights("whole/1-see"), weights("whole/2-align"))}
+    assert moved == {"vision", "backbone"}
+
+
 def test_pictures_are_read_once_for_questions_that_are_met_together(tune):
     lines = [line(f"q{i}", f"{i // 2}.png", "red") for i in range(8)]
     Path("q.jsonl").write_text("\n".join(lines) + "\n")
