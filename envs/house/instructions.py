@@ -53,9 +53,9 @@ def instruct(
             assert thing is not None
             clauses.append(say(words["pass"], thing=thing, side=mentioned[0].side))
         if place + 1 < len(legs):
-            here = f"the {house.rooms[leg.room].kind}"
-            room = room_called(house, legs[place + 1].room)
-            clauses.append(say(words["leave"][towards], here=here, room=room))
+            kind, onward = house.rooms[leg.room].kind, legs[place + 1].room
+            room = f"another {kind}" if house.rooms[onward].kind == kind else room_called(house, onward)
+            clauses.append(say(words["leave"][towards], here=f"the {kind}", room=room))
     thing = told_apart(house, target)
     assert thing is not None
     clauses.append(say(words["arrive"][towards], thing=thing))
