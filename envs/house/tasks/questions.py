@@ -59,6 +59,7 @@ class Questions(HouseTask):
             spots = np.stack(np.meshgrid(np.linspace(x0, x1, 9), np.linspace(y0, y1, 9)), -1).reshape(-1, 2)
             spots = spots[finder.is_navigable(spots)]
             middle = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
+            spots = spots if len(spots) else finder.snap(middle)[None]
             left.append(spots[int(np.linalg.norm(spots - middle, axis=1).argmin())])
         order: list[np.ndarray] = []
         while left:
