@@ -109,6 +109,25 @@ class Memory:
         self._columns = {name: column.detach() for name, column in self._columns.items()}
 
 
+def allot(used: Tensor, episode: Tensor, fresh: Tensor, capacity: int) -> Tensor:
+    """Places for new entries of memories that are filled from the front.
+
+    Args:
+        used: (slots,) how many places of each slot are taken.
+        episode: (G,) which slot each entry belongs to, rising.
+        fresh: (G,), bool: which entries are new.
+        capacity: places per slot.
+
+    Returns:
+        (G,) the place of each new entry; -1 for the others, and where no place is left.
+    """
+    before = fresh.long().cumsum(0) - fresh.long()
+    order = torch.arange(len(episode), device=used.device)
+    first = torch.full((len(used),), len(episode), device=used.device).scatter_reduce(0, episode, order, "amin")
+    place = used[episode] + before - before[first[episode]]
+    return torch.where(fresh & (place < capacity), place, -1)
+
+
 @dataclass(frozen=True)
 class View:
     """What B agents see of one camera, from V places each; see the table above.

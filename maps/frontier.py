@@ -29,7 +29,7 @@ class Frontier:
 
     Attributes:
         cells: (N, 2) rows and columns.
-        middle: (2,) the one of them that is nearest to their mean, metres from the grid's middle.
+        middle: (2,) the one nearest to their mean of those that can be reached, metres from the grid's middle.
         distance: metres of way through free cells from the agent to `middle`; infinite where there is none.
     """
 
@@ -64,7 +64,9 @@ class FrontierFinder:
             cells = np.argwhere(labels[box] == label) + [side.start for side in box]
             if len(cells) < self.least:
                 continue
-            middle = cells[np.linalg.norm(cells - cells.mean(0), axis=1).argmin()]
+            reachable = np.isfinite(distance[tuple(cells.T)])
+            candidates = cells[reachable] if reachable.any() else cells
+            middle = candidates[np.linalg.norm(candidates - cells.mean(0), axis=1).argmin()]
             place = grid.grid.centres(torch.tensor(middle[0] * grid.grid.size + middle[1])).numpy()
             found.append(Frontier(cells, place, float(distance[tuple(middle)])))
         return sorted(found, key=lambda frontier: -len(frontier.cells))
@@ -114,9 +116,8 @@ class FrontierFinder:
         if not bool(inside):
             return np.full((size, size), np.inf), np.full(size * size, -1)
         order = np.arange(size * size).reshape(size, size)
-        walkable[ndimage.binary_dilation(order == start, AROUND) & ~occupied] = (
-            True  # where it is, it can step away from
-        )
+        away = np.hypot(*(np.indices((size, size)) - np.array(divmod(start, size))[:, None, None]))
+        walkable |= (away <= self.radius / grid.grid.resolution + 1.5) & ~occupied  # from where it is, it can go
         edges = []
         for i, j, length in ((0, 1, 1.0), (1, 0, 1.0), (1, 1, 2**0.5), (1, -1, 2**0.5)):
             a = order[: size - i, max(0, -j) : size - max(0, j)].ravel()

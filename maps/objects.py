@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from embodied.spec import IMAGES
 from maps.attention import check_heads
-from maps.base import MapTokens, Memory, Text
+from maps.base import MapTokens, Memory, Text, allot
 from maps.geometry import scatter_sum
 from maps.grid import Columns, PlacedMemory
 from maps.pointnet import PointNet
@@ -139,16 +139,11 @@ class ObjectMap(PlacedMemory):
         episode, instance = found.unbind(1)
         same = memory["name"][episode] == instance.unsqueeze(1)
         known = same.any(1)
-        fresh = (~known).long()
-        before = fresh.cumsum(0) - fresh
-        order = torch.arange(len(found), device=found.device)
-        first = torch.full((memory.slots,), len(found), device=found.device).scatter_reduce(0, episode, order, "amin")
-        place = memory["count"][episode] + before - before[first[episode]]
-        spot = torch.where(known, same.long().argmax(1), torch.where(place < self.objects, place, -1))
-        new = ~known & (spot >= 0)
-        memory["name"][episode[new], spot[new]] = instance[new]
+        place = allot(memory["count"], episode, ~known, self.objects)
+        new = place >= 0
+        memory["name"][episode[new], place[new]] = instance[new]
         memory["count"] += scatter_sum(new.long(), episode, memory.slots)
-        return spot
+        return torch.where(known, same.long().argmax(1), place)
 
     def boxes(self, memory: Memory, rows: Tensor) -> tuple[Tensor, Tensor]:
         """(B, objects, 6) middle (metres from the grid's middle and above the floor) and size, and which there are."""

@@ -116,8 +116,8 @@ class ValueMap(GridMemory):
         known = memory["confidence"][slot] > 0
         cells = known.nonzero().squeeze(1)
         if not len(cells):
-            return torch.zeros(len(places), device=places.device)
-        away = torch.cdist(places.float(), self.grid.centres(cells))
+            return torch.zeros(len(places), device=memory.device)
+        away = torch.cdist(places.to(memory.device, torch.float32), self.grid.centres(cells))
         value = memory["value"][slot, cells, score].expand_as(away)
         best = torch.where(away <= radius, value, torch.full_like(value, -math.inf)).amax(1)
         return torch.where(best.isinf(), torch.zeros_like(best), best)

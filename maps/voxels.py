@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maps.base import MapTokens, Memory, Text
+from maps.base import MapTokens, Memory, Text, allot
 from maps.geometry import scatter_max, scatter_sum, to_egocentric
 from maps.grid import Columns, PlacedMemory, pixel_features
 
@@ -96,19 +96,14 @@ class VoxelMap(PlacedMemory):
     def _rows(self, memory: Memory, episode: Tensor, voxel: Tensor) -> Tensor:
         """Where distinct voxels (G,) of episodes (G,), which come one after the other, are kept; -1: nowhere."""
         rows = memory["row"][episode, voxel].long()
-        fresh = (rows < 0).long()
-        before = fresh.cumsum(0) - fresh
-        first = torch.full((memory.slots,), len(rows), device=rows.device).scatter_reduce(
-            0, episode, torch.arange(len(rows), device=rows.device), "amin"
-        )
-        place = memory["used"][episode] + before - before[first[episode]] if len(rows) else before
-        rows = torch.where(fresh == 1, torch.where(place < self.capacity, place, -1), rows)
-        new = (fresh == 1) & (rows >= 0)
-        memory["row"][episode[new], voxel[new]] = rows[new].int()
-        memory["voxel"][episode[new], rows[new]] = voxel[new]
+        fresh = rows < 0
+        place = allot(memory["used"], episode, fresh, self.capacity)
+        new = place >= 0
+        memory["row"][episode[new], voxel[new]] = place[new].int()
+        memory["voxel"][episode[new], place[new]] = voxel[new]
         memory["used"] += scatter_sum(new.long(), episode, memory.slots)
-        memory["lost"] += scatter_sum(((fresh == 1) & ~new).long(), episode, memory.slots)
-        return rows
+        memory["lost"] += scatter_sum((fresh & ~new).long(), episode, memory.slots)
+        return torch.where(fresh, place, rows)
 
     def cloud(self, memory: Memory, slot: int) -> tuple[Tensor, Tensor]:
         """The places (N, 3) of an episode's voxels, metres from where it began and above the floor, and features."""

@@ -167,6 +167,13 @@ def test_walls_keep_a_wide_agent_in():
         finder.way(grid, memory, found[0].middle)
 
 
+def test_an_agent_close_to_a_wall_can_step_away_from_it():
+    grid, memory = drawn("####### #A....? #.....? #.....? #.....? #.....? #######")
+    finder = FrontierFinder(least=1, radius=1.0)
+    frontier = finder.nearest(finder.find(grid, memory))
+    assert frontier is not None and 4.0 <= frontier.distance < 6.0
+
+
 def test_the_most_promising_frontier_is_chosen():
     grid, memory = drawn(HOUSE)
     finder = FrontierFinder(least=1, radius=0.0)
