@@ -30,7 +30,10 @@ REACH = 1e-3
 
 
 class Engine(Protocol):
-    """Calls methods of `envs.habitat.engine.Engine`, wherever it is."""
+    """Calls methods of `envs.habitat.engine.Engine`, wherever it is; `open` until it is closed or has died."""
+
+    @property
+    def open(self) -> bool: ...
 
     def call(self, name: str, *arguments: Any, **options: Any) -> Any: ...
 
@@ -40,6 +43,8 @@ class Engine(Protocol):
 class Here:
     """An engine in this process."""
 
+    open = True
+
     def __init__(self, engine: Any) -> None:
         self.engine = engine
 
@@ -48,6 +53,7 @@ class Here:
 
     def close(self) -> None:
         self.engine.close()
+        self.open = False
 
 
 def open_engine(

@@ -87,9 +87,7 @@ class HabitatTask(HouseTask):
         self.read = files.read(episodes, self.file_task, on_fault=on_fault)
         self.skipped = list(self.read.faults)
         if not self.read:
-            raise ValueError(
-                f"{episodes} has no episode of {self.name} that can be run, and {len(self.skipped)} faults"
-            )
+            raise ValueError(f"{episodes} has no episode of {self.name} that can be run, {len(self.skipped)} faults")
         self._where: dict[str, Any] = {
             "python": python, "address": address, "token_file": token_file, "device": device, "dataset": dataset,
             "navmesh": navmesh, "cell": cell,
@@ -155,7 +153,7 @@ class HabitatTask(HouseTask):
             scene = str(find(row.scene, self.scenes))
         except ValueError as error:
             raise files.Malformed(str(error)) from None
-        if self._habitat is None:
+        if self._habitat is None or not self._habitat.engine.open:
             self._habitat = HabitatSimulator(open_engine(scene, self.body, **self._where), self.body)
         elif scene != self._scene:
             self._habitat.load(scene)

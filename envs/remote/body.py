@@ -129,6 +129,10 @@ class RemoteBody(RemoteEnv):
         info = info | {"success": success, "task": self._task}
         return self._seen(observation), float(reward), bool(terminated), truncated, info
 
+    def render(self) -> Any:
+        """The served environment's picture; None where it was made without a `render_mode`."""
+        return super().render() if self.native or self.render_mode else None
+
     def _action(self, action: Any) -> Any:
         given = np.asarray(action, np.float32).reshape(-1)
         width = self.embodiment.action.width

@@ -23,6 +23,8 @@ from envs.remote.server import Fault
 
 START = 300.0
 """Seconds that building a simulator may take."""
+SILENCE = 600.0
+"""Seconds without an answer after which a server counts as dead, unless a call says otherwise."""
 
 
 class RemoteError(ValueError):
@@ -120,7 +122,7 @@ class Link:
     def open(self) -> bool:
         return self._socket is not None
 
-    def call(self, name: str, *arguments: Any, wait: float | None = None, **options: Any) -> Any:
+    def call(self, name: str, *arguments: Any, wait: float = SILENCE, **options: Any) -> Any:
         """Call a method of the served object.
 
         Raises:
@@ -141,7 +143,7 @@ class Link:
             raise RemoteError(self._end(f"{name}: {fault}")) from None
         return self._answer(name, wait)
 
-    def _answer(self, what: str, wait: float | None) -> Any:
+    def _answer(self, what: str, wait: float) -> Any:
         assert self._socket is not None
         try:
             answer = server.receive(self._socket, self.limit, wait)

@@ -4,6 +4,7 @@ On a stand-in for habitat_sim always, here and behind another process; on habita
 it, or where EMBODIED_HABITAT_PYTHON names one that has.
 """
 
+import ast
 import importlib.util
 import math
 import os
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from test_house_export import off_edges
 
+from envs.habitat import engine
 from envs.habitat import simulator as module
 from envs.habitat.engine import from_habitat, heading_of, rotation_of, to_habitat
 from envs.habitat.simulator import FloorState, HabitatSimulator, open_engine
@@ -191,6 +193,18 @@ def test_another_interpreter_without_it_is_one_line(scene, monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)  # where another test has put the stand-in
     with pytest.raises(ValueError, match=f"{sys.executable} has no habitat-sim; .*conda create"):
         open_engine(scene, BODY, python=sys.executable)
+
+
+def test_the_engine_is_one_file_for_python_3_9():
+    tree = ast.parse(Path(engine.__file__).read_text(), feature_version=(3, 9))
+    modules = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(node.module.split(".")[0])
+    assert {name for name in modules if name not in sys.stdlib_module_names} == {"numpy"}
+    assert all(callable(getattr(engine.Engine, name)) for name in engine.Engine.remote_methods)
 
 
 @pytest.mark.skipif(REAL, reason="a stand-in is what is asked")

@@ -232,7 +232,8 @@ def test_the_server_file_needs_nothing_but_numpy_msgpack_and_python_3_9():
 
 
 def test_it_is_an_environment_like_any_other():
-    config = compose("eval", ["policy=random", "env=remote", "env.make.env=CartPole-v1", "env.make.success_return=20"])
+    make = ["env.make.env=CartPole-v1", "env.make.arguments={render_mode:rgb_array}", "env.make.success_return=20"]
+    config = compose("eval", ["policy=random", "env=remote", *make])
     env = build(config.env.make)
     assert isinstance(env, Environment)
     assert env.max_steps == 500 and env.embodiment.action.kind == "categorical" and env.embodiment.rate == 50
@@ -244,6 +245,7 @@ def test_it_is_an_environment_like_any_other():
         observation, _, terminated, truncated, info = env.step(np.array([observation["observation.state"][2] > 0]))
         ended = terminated or truncated
     assert info["success"] is True
+    assert env.render().shape == (400, 600, 3)
     env.close()
 
 
