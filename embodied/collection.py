@@ -60,13 +60,14 @@ class Demonstrator:
         random = np.random.default_rng([seed, zlib.crc32(task.encode())])
         reply = self.host.reset(seed, task)
         instruction = str(reply["observation"].get(TASK, ""))
-        length, success, ended = 0, False, False
+        length, clipped, success, ended = 0, 0, False, False
         while not ended:
             observation = reply["observation"]
             label = observation.pop(EXPERT_ACTION)
             if not np.isfinite(label).all():
                 raise ValueError(f"the expert's action of step {length} is not finite")
-            label = within_bounds(label, self.host.embodiment)
+            wanted, label = label, within_bounds(label, self.host.embodiment)
+            clipped += not np.allclose(label, wanted, rtol=0, atol=1e-5)
             observation.pop(TASK, None)
             reply = self.host.step(self._disturbed(label, random))
             for key, value in observation.items():
@@ -80,8 +81,9 @@ class Demonstrator:
             frames = {key: np.stack(values) for key, values in columns.items()}
             total = float(np.sum(frames["next.reward"]))
             record = {"task": task, "seed": seed, "success": success, "length": length, "return": total}
+            record |= {"clipped": clipped}
             stage_episode(self.root, number, frames, task=instruction, record=record)
-        return {"success": success, "length": length}
+        return {"success": success, "length": length, "clipped": clipped}
 
     def _disturbed(self, action: np.ndarray, random: np.random.Generator) -> np.ndarray:
         spec = self.host.embodiment.action
@@ -102,12 +104,16 @@ class Summary:
         episodes: how many are in the dataset.
         failures: seeds that were tried and left out, since the expert failed on them.
         new: episodes that this call recorded.
+        steps: theirs.
+        clipped: how many of these steps have an expert's action that left the body's bounds and was clipped to them.
     """
 
     out: str
     episodes: int
     failures: int
     new: int
+    steps: int
+    clipped: int
 
 
 def collect(
@@ -162,7 +168,9 @@ def collect(
         finalize(root)
         if plan.failed:
             write_text(root / FAILURES, "".join(json.dumps(row) + "\n" for row in plan.failure_rows()))
-    return Summary(str(out), len(plan.ready), len(plan.failed), plan.recorded - before)
+    return Summary(
+        str(out), len(plan.ready), len(plan.failed), plan.recorded - before, steps=plan.steps, clipped=plan.clipped
+    )
 
 
 class _Plan:
@@ -171,6 +179,7 @@ class _Plan:
     def __init__(self, tasks: Sequence[str], episodes: int, seed: int, ready: set[int], failed: set[int]) -> None:
         self.tasks, self.episodes, self.seed = list(tasks), episodes, seed
         self.ready, self.failed, self.running = set(ready), set(failed), set[int]()
+        self.steps = self.clipped = 0
 
     @property
     def recorded(self) -> int:
@@ -255,6 +264,7 @@ def _run(workers: Pool, plan: _Plan, line: Progress, failures: Path, only_succes
             kept = result["success"] or not only_success
             plan.end(number, kept)
             if kept:
+                plan.steps, plan.clipped = plan.steps + result["length"], plan.clipped + result["clipped"]
                 note = f"{len(plan.failed)} failed and left out" if plan.failed else ""
                 line.advance(1, note)
                 continue

@@ -54,6 +54,16 @@ def test_seeds_on_which_the_expert_fails_are_replaced_by_the_next(point_env, tmp
     assert [(row["task"], row["seed"]) for row in failed] == [("left", 3), ("right", 3)]
 
 
+def test_actions_of_the_expert_that_leave_the_bounds_are_counted(point_env, tmp_path):
+    summary = collect(point_env(), tmp_path / "d", 3)
+    table = frames(tmp_path / "d")
+    wanted = 0.6 * (column(table, "observation.environment_state") - column(table, "observation.state"))
+    outside = (np.abs(wanted) > 0.1 + 1e-4).any(1)
+    assert (summary.steps, summary.clipped) == (len(outside), outside.sum()) and 0 < outside.sum() < len(outside)
+    records = [row["record"] for row in committed_records(tmp_path / "d")]
+    assert sum(record["clipped"] for record in records) == summary.clipped
+
+
 def test_failed_episodes_are_kept_where_that_is_wanted(point_env, tmp_path):
     summary = collect(point_env(fails=5, tasks=["left"]), tmp_path / "d", 5, only_success=False)
     assert seeds(tmp_path / "d") == [("left", seed) for seed in range(5)]

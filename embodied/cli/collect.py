@@ -37,6 +37,8 @@ def work(config: DictConfig) -> dict[str, Any]:
     seconds = time.monotonic() - begun
     left_out = f"; the expert failed on {summary.failures} seeds, which were left out" if summary.failures else ""
     print(f"{summary.out}: {summary.episodes} episodes, {summary.new} of them new, in {clock(seconds)}{left_out}")
+    if summary.clipped:
+        print(f"{summary.clipped} of {summary.steps} of the expert's actions left the body's bounds and were clipped")
     return {"episodes": summary.episodes, "failures": summary.failures, "seconds": seconds}
 
 
