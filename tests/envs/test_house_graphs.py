@@ -99,7 +99,7 @@ def test_instructions_of_houses_are_followed_by_the_oracle_and_scored_as_officia
     assert isinstance(env, Environment)
     for seed in range(3):
         observation, _ = env.reset(seed=seed)
-        assert env.observation_space[STATE].contains(observation[STATE])
+        assert env.observation_space.contains(observation)
         end = run(env, seed)
         env.graph.save(tmp_path)
         path = [pose[0] for pose in end["prediction"]["trajectory"]]
@@ -109,6 +109,17 @@ def test_instructions_of_houses_are_followed_by_the_oracle_and_scored_as_officia
     again, _ = env.reset(seed=0)
     env.reset(seed=1)
     assert all(np.array_equal(env.reset(seed=0)[0][key], again[key]) for key in again)
+
+
+def test_views_all_around_begin_with_the_one_ahead():
+    front, around = (graph_vln.HouseGraph(height=8, width=8, houses=2, views=views) for views in ("front", "around"))
+    one, all_around = front.reset(seed=0)[0], around.reset(seed=0)[0]
+    assert np.array_equal(one["observation.images.front"], all_around["observation.images.view_00"])
+    turned = around.renderer.render(
+        np.array([[*around.graph.positions[around.at], around.heading + np.pi / 2, 0]], np.float32)
+    )
+    assert np.array_equal(turned["rgb"][0], all_around["observation.images.view_03"])
+    assert len(around.embodiment.cameras) == 12 and around.observation_space["observation.images.view_11"]
 
 
 def test_forward_goes_to_what_is_nearest_to_the_middle_of_the_view(folder):

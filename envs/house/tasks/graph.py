@@ -22,7 +22,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
 from embodied.building import nearest
-from embodied.spec import STATE, TASK, ActionSpec, Camera, Embodiment, StateSpec
+from embodied.spec import DEPTH, IMAGES, POSE, STATE, TASK, ActionSpec, Camera, Embodiment, StateSpec
 from envs.base import LETTERS
 from envs.house.simulator import wrap
 from envs.house.viewpoints import ELEVATIONS, HEADINGS, ViewpointGraph, to_matterport
@@ -116,8 +116,12 @@ class GraphTask(gymnasium.Env, ABC):
             TASK: spaces.Text(5000, charset=LETTERS + '?:;!()"&/\n'),
         }
         for camera in cameras:
-            key = f"observation.images.{camera.name}"
+            key = IMAGES + camera.name
             parts[key] = spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
+            if camera.depth:
+                parts[DEPTH + camera.name] = spaces.Box(0, np.inf, (camera.height, camera.width), np.float32)
+        if cameras:
+            parts[POSE] = spaces.Box(-np.inf, np.inf, (4, 4), np.float32)
         self.observation_space = spaces.Dict(parts)
         self._over = True
         self._plan: tuple[np.ndarray, np.ndarray] | None = None

@@ -37,13 +37,15 @@ def _graph(house: House) -> ViewpointGraph:
 class HouseGraph(GraphTask):
     """Instructions through generated houses, acted on from viewpoint to viewpoint.
 
-    The camera looks where the agent does. `panorama()` gives all 36 views of where it stands.
+    The camera `front` looks where the agent does. Those of `views=around` are `view_00` to `view_11`, level, 30 degrees
+    apart, counter-clockwise from ahead as candidates are. `panorama()` gives all 36 views of where it stands.
 
     Args:
         actions, candidates, max_steps, success_distance: see `GraphTask`.
         split, houses: see `HouseTask`.
         height, width: of a picture, pixels; it is 60 degrees wide.
         depth: whether there is depth, too.
+        views: `front` or `around`.
         perturb: `instruction`: in words that training never uses.
     """
 
@@ -60,17 +62,22 @@ class HouseGraph(GraphTask):
         height: int = 96,
         width: int = 96,
         depth: bool = True,
+        views: str = "front",
         perturb: Mapping[str, float] | None = None,
     ) -> None:
         check_split(split, houses)
         check_camera(height, width, FIELD, ("rgb",))
+        if views not in ("front", "around"):
+            raise ValueError(f"HouseGraph: views is front or around, got '{views}'")
         for kind, level in Perturbations(perturb or {}).levels.items():
             if level and kind != "instruction":
                 raise ValueError(f"HouseGraph takes no perturbation '{kind}'; there is instruction")
         self.split, self.houses, self.reworded = split, houses, bool((perturb or {}).get("instruction"))
         self.size, self.outputs = (height, width), ("rgb", "depth") if depth else ("rgb",)
-        camera = Camera("front", height, width, f"house:version={VERSION},fov={FIELD:g},height=1.25", depth)
-        super().__init__(actions, candidates, max_steps, success_distance, (camera,))
+        names = ["front"] if views == "front" else [f"view_{k:02d}" for k in range(HEADINGS)]
+        identity = f"house:version={VERSION},fov={FIELD:g},height=1.25"
+        cameras = tuple(Camera(name, height, width, identity, depth) for name in names)
+        super().__init__(actions, candidates, max_steps, success_distance, cameras)
 
     def draw(self, seed: int) -> GraphEpisode:
         rng = np.random.default_rng([seed, 7])
@@ -112,16 +119,22 @@ class HouseGraph(GraphTask):
         return GraphEpisode(graph, start, goal, heading, text, f"{self.split}-{seed}_0", reference)
 
     def extras(self) -> dict[str, Any]:
-        position = self.graph.positions[self.at]
-        seen = self.renderer.render(np.array([[*position, self.heading, self.elevation * STEP]], np.float32))
+        position, names = self.graph.positions[self.at], self.embodiment.camera_names
+        pitch = self.elevation * STEP if len(names) == 1 else 0.0
+        looks = [[*position, self.heading + k * STEP, pitch] for k in range(len(names))]
+        seen = self.renderer.render(np.array(looks, np.float32))
         first, (x, y) = self.graph.positions[self.episode.start], position[:2]
         pose = camera_pose(
-            AgentState(float(x), float(y), self.heading, self.elevation * STEP),
+            AgentState(float(x), float(y), self.heading, pitch),
             float(position[2]),
             AgentState(float(first[0]), float(first[1]), self.episode.heading),
         )
-        found = {"observation.images.front": seen["rgb"][0], "observation.pose": pose}
-        return found | ({"observation.depth.front": seen["depth"][0]} if "depth" in seen else {})
+        found: dict[str, Any] = {"observation.pose": pose}
+        for k, name in enumerate(names):
+            found[f"observation.images.{name}"] = seen["rgb"][k]
+            if "depth" in seen:
+                found[f"observation.depth.{name}"] = seen["depth"][k]
+        return found
 
     def panorama(self) -> dict[str, np.ndarray]:
         """The 36 views of the present viewpoint, see `envs.house.viewpoints.panorama`."""
