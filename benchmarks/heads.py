@@ -1,9 +1,11 @@
 """How long each head takes to predict one chunk on this machine, beside the reading of the observation.
 
     python benchmarks/heads.py [--threads 2] [--horizons 8 16] [--repeats 30]
+    python benchmarks/heads.py --agents runs/heads/mlp runs/heads/diffusion
 
-Untrained agents of the default sizes (width 192, one 96 x 96 camera, 4 action dimensions), batch 1, all in one process
-and in turn, so that what else the machine does hits them alike. Printed: median and quartiles in milliseconds.
+Untrained agents of the default sizes (width 192, one 96 x 96 camera, 4 action dimensions), or trained ones as they are;
+batch 1, all in one process and in turn, so that what else the machine does hits them alike. Printed: median and
+quartiles in milliseconds.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from omegaconf import OmegaConf
 
 from embodied.agent import Agent, create_agent
 from embodied.cli.configs import compose
+from embodied.evaluation.policies import locate_policy
 from embodied.spec import ActionSpec, Camera, Embodiment, StateSpec
 
 VARIANTS = {
@@ -30,6 +33,14 @@ VARIANTS = {
     "flow, expert, 10 steps": ["head=flow"],
     "flow, mlp, 10 steps": ["head=flow", "denoiser=mlp"],
     "token": ["head=token"],
+    "token, parallel": ["head=token", "head.decoding=parallel"],
+    "gaussian": ["head=gaussian"],
+    "mixture": ["head=mixture"],
+    "transformer": ["head=transformer"],
+    "fast": ["head=fast"],
+    "text": ["head=text"],
+    "rt1": ["head=rt1"],
+    "rt2": ["head=rt2"],
 }
 
 
@@ -47,13 +58,25 @@ def an_agent(overrides: list[str], horizon: int) -> Agent:
 
 def an_observation(agent: Agent) -> dict:
     """One processed observation."""
+    body = agent.embodiment
     raw = {
-        "observation.images.front": torch.randint(0, 256, (1, agent.history, 96, 96, 3), dtype=torch.uint8),
-        "observation.state": torch.zeros(1, agent.history, 4),
-        "observation_is_pad": torch.zeros(1, agent.history, dtype=torch.bool),
-        "task": ["press the button"],
+        f"observation.images.{camera.name}": torch.randint(
+            0, 256, (1, agent.history, camera.height, camera.width, 3), dtype=torch.uint8
+        )
+        for camera in body.cameras
     }
-    return agent.processing(raw)
+    if body.state is not None:
+        raw["observation.state"] = torch.zeros(1, agent.history, body.state.dim)
+    raw["observation_is_pad"] = torch.zeros(1, agent.history, dtype=torch.bool)
+    return agent.processing(raw | {"task": ["press the button"]})
+
+
+def load(folder: str) -> Agent:
+    """A trained agent, of a run or a checkpoint."""
+    checkpoint = locate_policy(folder, "--agents").folder
+    if checkpoint is None:
+        raise SystemExit(f"{folder} is no trained agent")
+    return Agent.from_pretrained(checkpoint).eval()
 
 
 def main() -> None:
@@ -61,9 +84,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--horizons", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--agents", nargs="+", default=[], help="runs or checkpoints to time instead")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    agents = {(name, h): an_agent(words, h) for h in arguments.horizons for name, words in VARIANTS.items()}
+    if arguments.agents:
+        loaded = {folder: load(folder) for folder in arguments.agents}
+        agents = {(folder, agent.horizon): agent for folder, agent in loaded.items()}
+    else:
+        agents = {(name, h): an_agent(words, h) for h in arguments.horizons for name, words in VARIANTS.items()}
     times: dict[tuple[str, int], list[tuple[float, float]]] = {key: [] for key in agents}
     with torch.inference_mode():
         for _ in range(arguments.repeats + 2):

@@ -2,9 +2,9 @@
 
     python benchmarks/shared_prefix.py [--threads 1] [--pictures 6] [--questions 10] [--repeats 7]
 
-The model of `model=small` learns from noise pictures of 128 px with questions of 6 to 16 words. First loss and gradients
-of the three ways are compared; then they are timed in turn, in one process. Printed: questions per second, median and
-quartiles, and the median ratio to a row each.
+The model of `model=small` learns from noise pictures of 128 px with questions of 6 to 16 words. First loss and
+gradients of the three ways are compared; then they are timed in turn, in one process. Printed: questions per second,
+median and quartiles, and the median ratio to a row each.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from embodied.lvlm.tokenizers.text import TextTokenizer
 from embodied.lvlm.zoo import Row
 from embodied.training.conversations import ConversationStream
 
-WORDS = "is there a small large red green blue cube ball cone to the left right of behind how many things are".split()
+WORDS = ["is", "there", "a", "small", "large", "red", "green", "blue", "cube", "ball", "left", "right", "how", "many"]
 
 
 class Questions:
@@ -44,7 +44,8 @@ class Questions:
         return len(self.texts)
 
     def __getitem__(self, index: int) -> Sample:
-        asked = [{"type": "image", "image": self.files[index // self.each]}, {"type": "text", "text": self.texts[index]}]
+        picture = {"type": "image", "image": self.files[index // self.each]}
+        asked = [picture, {"type": "text", "text": self.texts[index]}]
         said = [{"type": "text", "text": WORDS[index % len(WORDS)]}]
         return Sample(f"q{index}", [{"role": "user", "content": asked}, {"role": "assistant", "content": said}])
 
@@ -84,12 +85,12 @@ def main() -> None:
     expected, gradient = step("a row each")
     gradient = gradient.clone()
     print(f"{options.pictures} pictures, {options.questions} questions each, {options.threads} threads")
-    print(f"{'way':26} {'loss differs':>13} {'gradients differ':>17}")
+    print(f"{'way':26} {'loss differs':>13} {'gradients, relative':>20}")
     for name in ways:
         loss, other = step(name)
-        worst = (other - gradient).abs().max().item()
-        print(f"{name:26} {abs(loss - expected):13.1e} {worst:17.1e}")
-        assert worst < 1e-6, f"{name} does not compute what a row each computes"
+        worst = ((other - gradient).abs().max() / gradient.abs().max()).item()
+        print(f"{name:26} {abs(loss - expected):13.1e} {worst:20.1e}")
+        assert worst < 1e-5, f"{name} does not compute what a row each computes"
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(options.repeats):
         for name in ways:
