@@ -106,6 +106,7 @@ class Cache:
                     np.save(temporary / f"{key}.npy", np.concatenate([part[key] for part in parts]))
                 write_json(temporary / "index.json", {"fingerprint": self._fingerprint, "columns": keys})
         keys = read_json(folder / "index.json")["columns"]
+        # our own arrays; allow_pickle=False refuses anything but plain numbers
         return {key: np.load(folder / f"{key}.npy", allow_pickle=False) for key in keys}
 
     def _decode(self, camera: str) -> None:

@@ -2,8 +2,8 @@
 
 What a caption says are words and pairs of words; the maximum of the encoder's features over the picture predicts which
 (Joulin et al. 2016, arXiv 1511.02251; Li et al. 2017, arXiv 1612.09161). One pass over a picture learns from all of
-them at once, where a language model learns to look only once there is something to see: on a few thousand pictures
-this is an order of magnitude less work for an encoder that begins from nothing. The predicting layer is thrown away.
+them at once, where a language model learns to look only once there is something to see. The predicting layer is thrown
+away.
 """
 
 from __future__ import annotations

@@ -16,14 +16,14 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from embodied.spec import DEPTH, IMAGES, POSE, STATE, TASK, Camera, Embodiment
+from embodied.spec import TASK, Camera, Embodiment
 from envs.habitat import episodes as files
 from envs.habitat.engine import to_habitat
 from envs.habitat.scenes import find
 from envs.habitat.simulator import FloorState, HabitatSimulator, open_engine
 from envs.house.naming import article, called
 from envs.house.routes import dense
-from envs.house.simulator import AgentState, Body, camera_pose, relative, wrap
+from envs.house.simulator import AgentState, Body, camera_pose, relative
 from envs.house.tasks.base import CAMERA, Episode, HouseTask
 from envs.house.walk import Walk
 
@@ -177,23 +177,10 @@ class HabitatTask(HouseTask):
         """What an episode asks for."""
         return row.instruction
 
-    def observation(self) -> dict[str, Any]:
-        state, start = self.sim.state, self.episode.start
-        seen = self.sim.observe()
-        found: dict[str, Any] = {IMAGES + CAMERA: seen["rgb"]}
-        if "depth" in seen:
-            found[DEPTH + CAMERA] = seen["depth"]
-        for kind in ("semantic", "instance"):
-            if kind in seen:
-                found[f"observation.{kind}.{CAMERA}"] = seen[kind].astype(np.int64)
-        turned = wrap(state.heading - start.heading)
-        gps = relative(state.position, start)
-        found[STATE] = np.array([*gps, math.cos(turned), math.sin(turned), *self.sense()], np.float32)
+    def pose(self, state: AgentState, start: AgentState) -> np.ndarray:
         pose = camera_pose(flat(state), self.body.camera_height, flat(start))
         pose[2, 3] += state.position[2] - start.position[2]
-        found[POSE] = pose
-        found[TASK] = self.episode.text
-        return found
+        return pose
 
     def info(self) -> dict[str, Any]:
         found: dict[str, Any] = {

@@ -13,12 +13,12 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from embodied.building import nearest
 from embodied.spec import DEPTH, IMAGES, POSE, STATE, TASK, ActionSpec, Camera, Embodiment, StateSpec
 from envs.base import LETTERS
 from envs.house.follower import GreedyGeodesicFollower
 from envs.house.houses import House, check_split, draw
 from envs.house.simulator import AgentState, Body, Simulator, camera_pose, relative, wrap
+from envs.house.tasks.seeding import seeded
 from envs.house.walk import Walk
 from envs.perturbations import Perturbations
 
@@ -175,18 +175,7 @@ class HouseTask(gymnasium.Env, ABC):
         Raises:
             ValueError: another task than this one, an unknown option, a negative seed.
         """
-        who = type(self).__name__
-        if seed is not None and seed < 0:
-            raise ValueError(f"{who}: a seed is 0 or more, got {seed}")
-        super().reset(seed=seed)
-        if seed is None:
-            seed = int(self.np_random.integers(2**31))
-        unknown = set(options or {}) - {"task"}
-        if unknown:
-            raise ValueError(f"{who}: unknown reset option '{min(unknown)}'; there is task")
-        task = (options or {}).get("task", self.name)
-        if task != self.name:
-            raise ValueError(f"this environment was not made for task '{task}'{nearest(task, self.tasks)}")
+        seed = seeded(self, seed, options)
         self.rng = np.random.default_rng([seed, zlib.crc32(self.name.encode())])
         self.episode_id = f"{self.split}-{seed}"
         for _ in range(HOUSES):
@@ -196,7 +185,9 @@ class HouseTask(gymnasium.Env, ABC):
             if episode is not None:
                 self.begin(episode)
                 return self.observation(), self.info()
-        raise ValueError(f"{who}: no episode of seed {seed} was found in {HOUSES} houses of {self.split}")
+        raise ValueError(
+            f"{type(self).__name__}: no episode of seed {seed} was found in {HOUSES} houses of {self.split}"
+        )
 
     def begin(self, episode: Episode) -> None:
         """Put the agent at the start of an episode in the present house."""
@@ -287,9 +278,13 @@ class HouseTask(gymnasium.Env, ABC):
         turned = wrap(state.heading - start.heading)
         gps = relative(state.position, start)
         found[STATE] = np.array([*gps, math.cos(turned), math.sin(turned), *self.sense()], np.float32)
-        found[POSE] = camera_pose(state, self.body.camera_height, start)
+        found[POSE] = self.pose(state, start)
         found[TASK] = self.episode.text
         return found
+
+    def pose(self, state: AgentState, start: AgentState) -> np.ndarray:
+        """The camera of a state, (4, 4), in the frame of the start; see the observation."""
+        return camera_pose(state, self.body.camera_height, start)
 
     def info(self) -> dict[str, Any]:
         found: dict[str, Any] = {

@@ -21,10 +21,10 @@ from gymnasium import spaces
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
-from embodied.building import nearest
 from embodied.spec import DEPTH, IMAGES, POSE, STATE, TASK, ActionSpec, Camera, Embodiment, StateSpec
 from envs.base import LETTERS
 from envs.house.simulator import wrap
+from envs.house.tasks.seeding import seeded
 from envs.house.viewpoints import ELEVATIONS, HEADINGS, ViewpointGraph, to_matterport
 from envs.house.walk import Walk
 
@@ -142,18 +142,7 @@ class GraphTask(gymnasium.Env, ABC):
         Raises:
             ValueError: another task than this one, an unknown option, a negative seed.
         """
-        who = type(self).__name__
-        if seed is not None and seed < 0:
-            raise ValueError(f"{who}: a seed is 0 or more, got {seed}")
-        super().reset(seed=seed)
-        if seed is None:
-            seed = int(self.np_random.integers(2**31))
-        unknown = set(options or {}) - {"task"}
-        if unknown:
-            raise ValueError(f"{who}: unknown reset option '{min(unknown)}'; there is task")
-        task = (options or {}).get("task", self.name)
-        if task != self.name:
-            raise ValueError(f"this environment was not made for task '{task}'{nearest(task, self.tasks)}")
+        seed = seeded(self, seed, options)
         self.episode = episode = self.draw(seed)
         widest = int(episode.graph.joined.sum(1).max())
         if not self.low and widest > self.candidates:
