@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,6 +16,23 @@ from embodied.spec import Embodiment
 
 Observation = Mapping[str, Any]
 """One flat observation as `embodied.spec` lists it, or a batch: the same keys, arrays stacked, `task` a list of str."""
+
+Drawings = Mapping[str, np.ndarray]
+"""Pictures for people by name, uint8 (H, W, 3): maps, mostly. Videos show them scaled to the height of the cameras, 256
+pixels or a little more, so they are drawn for that or larger. A name keeps its size throughout an episode. Nobody acts
+on them, and no demonstration holds them."""
+
+
+class Cloud(NamedTuple):
+    """Coloured points in space.
+
+    Attributes:
+        places: (N, 3) float32, metres, in the frame that `observation.pose` leads to.
+        colours: (N, 3) uint8.
+    """
+
+    places: np.ndarray
+    colours: np.ndarray
 
 
 class Execution(ABC):
@@ -72,6 +89,20 @@ class Policy(ABC):
             Actions (len(slots), A) in the embodiment's units. A row depends on its own slot's history and seed alone.
         """
 
+    def drawings(self, slot: int) -> Drawings:
+        """What it believes, to look at: its map of the episode in `slot`, as of the last `act`.
+
+        Asked for after every `act` while an episode is filmed, and shown beside the cameras; it changes nothing.
+        """
+        return {}
+
+    def cloud(self, slot: int) -> Cloud | None:
+        """What it remembers in space, as of the last `act`; None where that is nothing.
+
+        Asked for after every `act` while an episode is recorded for Rerun; it changes nothing.
+        """
+        return None
+
 
 class Expert(ABC):
     """A scripted demonstrator for one kind of environment; it may read the simulator's truth.
@@ -114,6 +145,14 @@ class Environment(Protocol):
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Illustrated(Protocol):
+    """What an environment may offer besides: pictures of the truth, which no policy sees."""
+
+    def drawings(self) -> Drawings:
+        """The present state of the episode from outside: a map of it, say. Asked for while an episode is filmed."""
 
 
 def stack(observations: Sequence[Observation]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from typing import Any, Self
 import numpy as np
 
 from embodied.building import build, find_class
+from embodied.interaction import Illustrated
 from embodied.spec import IMAGES, Embodiment
 
 EXPERT_ACTION = "expert.action"
@@ -238,23 +239,24 @@ class EnvironmentHost:
         env = self.env
         return {"embodiment": self.embodiment.to_dict(), "tasks": list(env.tasks), "max_steps": int(env.max_steps)}
 
-    def reset(self, seed: int, task: str, picture: bool = False) -> dict[str, Any]:
+    def reset(self, seed: int, task: str, filmed: bool = False) -> dict[str, Any]:
         """Begin the episode that (task, seed) names.
 
         Returns:
-            `observation`; and `picture`, a rendering, where one is wanted and the observation holds no image.
+            `observation`; and where it is filmed `drawings`: the environment's, and a rendering where there would be
+            nothing else to see.
         """
         observation, _ = self.env.reset(seed=seed, options={"task": task})
         if self.expert is not None:
             self.expert.reset(seed)
-        return self._seen(observation, picture)
+        return self._seen(observation, filmed)
 
-    def step(self, action: Any, picture: bool = False) -> dict[str, Any]:
+    def step(self, action: Any, filmed: bool = False) -> dict[str, Any]:
         """As `reset`, with `reward`, `terminated`, `truncated`, `success`; and what `info` says of a whole episode:
         `measures`, `prediction`, `reference`."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         ended = {"terminated": bool(terminated), "truncated": bool(truncated)}
-        reply = self._seen(observation, picture) | ended | {"reward": float(reward), "success": bool(info["success"])}
+        reply = self._seen(observation, filmed) | ended | {"reward": float(reward), "success": bool(info["success"])}
         if "measures" in info:
             reply["measures"] = {str(name): float(value) for name, value in info["measures"].items()}
         return reply | {key: info[key] for key in ("prediction", "reference") if key in info}
@@ -268,13 +270,21 @@ class EnvironmentHost:
     def close(self) -> None:
         self.env.close()
 
-    def _seen(self, observation: Mapping[str, Any], picture: bool) -> dict[str, Any]:
+    def drawings(self) -> dict[str, np.ndarray]:
+        """What the environment draws of its truth, by name (`embodied.interaction.Illustrated`)."""
+        inner = getattr(self.env, "unwrapped", self.env)
+        return dict(inner.drawings()) if isinstance(inner, Illustrated) else {}
+
+    def _seen(self, observation: Mapping[str, Any], filmed: bool) -> dict[str, Any]:
         seen: dict[str, Any] = {"observation": dict(observation)}
         if self.expert is not None:
             # Not clipped here: whoever executes it does that, and counts it.
             seen["observation"][EXPERT_ACTION] = np.asarray(self.expert.act(), np.float32).reshape(-1)
-        if picture and not any(key.startswith(IMAGES) for key in observation):
-            seen["picture"] = self.render()
+        if filmed:
+            seen["drawings"] = self.drawings()
+            sights = seen["drawings"] or any(key.startswith(IMAGES) for key in observation)
+            if not sights and (rendering := self.render()) is not None:
+                seen["drawings"] = {"rendering": rendering}
         return seen
 
 

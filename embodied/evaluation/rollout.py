@@ -72,6 +72,10 @@ class _Slot:
     clipped: int = 0
     broken: int = 0
     inference: float = 0.0
+    filmed: bool = False
+    cameras: dict[str, np.ndarray] = field(default_factory=dict)  # what they show now
+    truth: dict[str, np.ndarray] = field(default_factory=dict)  # what the environment draws now
+    belief: dict[str, np.ndarray] = field(default_factory=dict)  # what the policy drew last
     video: EpisodeVideo | None = None
 
 
@@ -204,10 +208,10 @@ class _Rollout:
         task, seed = self.episodes[slot.index]
         slot.observation, slot.rewards, slot.success, slot.inference = None, [], False, 0.0
         slot.clipped, slot.broken, slot.measures, slot.rows = 0, 0, {}, {}
+        slot.filmed, slot.cameras, slot.truth, slot.belief = (task, seed) in self.videos, {}, {}, {}
         self.policy.start(slot.number, seed, task)
-        filmed = (task, seed) in self.videos
         try:
-            slot.worker.ask("reset", seed=seed, task=task, picture=filmed)
+            slot.worker.ask("reset", seed=seed, task=task, filmed=slot.filmed)
         except WorkerDied as death:
             self._again(slot, death)
 
@@ -228,9 +232,12 @@ class _Rollout:
             slot.rows = {key: reply[key] for key in ("prediction", "reference") if key in reply}
         else:
             slot.instruction = str(observation.get(TASK, ""))
-        self._film(slot, observation, reply.get("picture"))
+        if slot.filmed:
+            slot.cameras = {key: value for key, value in observation.items() if key.startswith(IMAGES)}
+            slot.truth = reply["drawings"]
         ended = reply.get("terminated") or reply.get("truncated") or len(slot.rewards) >= self.environments.max_steps
         if ended:
+            self._film(slot)  # the policy is not asked any more: what it believed last stays
             self._finish(slot)
         else:
             slot.observation = observation
@@ -253,6 +260,9 @@ class _Rollout:
         for slot, action in zip(due, actions, strict=True):
             slot.inference += seconds / len(due)
             slot.observation = None
+            if slot.filmed:
+                slot.belief = dict(self.policy.drawings(slot.number))
+                self._film(slot)
             if numeric and not np.isfinite(action).all():
                 slot.broken += 1
                 self._finish(slot, f"the action of step {len(slot.rewards)} was not finite")
@@ -272,7 +282,7 @@ class _Rollout:
                 slot.clipped += bool(outside.any())
                 action = clipped
             try:
-                slot.worker.ask("step", action=action, picture=slot.video is not None)
+                slot.worker.ask("step", action=action, filmed=slot.filmed)
             except WorkerDied as death:
                 self._again(slot, death)
         self._fill()
@@ -321,17 +331,16 @@ class _Rollout:
         slot.worker = self.environments.replace(slot.worker)
         self._start(slot)
 
-    def _film(self, slot: _Slot, observation: Mapping[str, Any], picture: np.ndarray | None) -> None:
-        images = {key: value for key, value in observation.items() if key.startswith(IMAGES)}
-        if picture is not None:
-            images = {"picture": picture}
-        task, seed = self.episodes[slot.index]
-        if (task, seed) not in self.videos or not images:
+    def _film(self, slot: _Slot) -> None:
+        """One more picture: what is seen now, and beside it what the policy believes of it."""
+        drawings = slot.truth | slot.belief
+        if not slot.cameras and not drawings:
             return
+        task, seed = self.episodes[slot.index]
         if slot.video is None:
             file = self.out / "videos" / f"{task.replace('/', '_')}_{seed}.mp4"
             slot.video = EpisodeVideo(file, self.environments.embodiment.rate, slot.instruction).__enter__()
-        slot.video.add(images)
+        slot.video.add(slot.cameras, drawings)
 
 
 def _abandon(slot: _Slot) -> None:

@@ -27,10 +27,11 @@ SUCCESS, FAILURE = (46, 160, 98), (208, 72, 72)
 
 
 class EpisodeVideo:
-    """Streams an episode into an mp4: cameras side by side, the instruction and a step counter below.
+    """Streams an episode into an mp4: cameras and maps side by side, the instruction and a step counter below.
 
     The file appears when the block ends well, and not at all otherwise. Pictures are enlarged by a whole factor,
     without smoothing, to at least 256 pixels in height, so that what the policy saw can be told pixel by pixel.
+    Drawings are scaled smoothly to the height of the pictures.
 
         with EpisodeVideo(out / "videos/7.mp4", fps=20, instruction=observation["task"]) as video:
             video.add(observation)  # each step
@@ -60,16 +61,17 @@ class EpisodeVideo:
         )
         return self
 
-    def add(self, images: Mapping[str, Any]) -> None:
+    def add(self, images: Mapping[str, Any], drawings: Mapping[str, np.ndarray] | None = None) -> None:
         """One more step.
 
         Args:
             images: pictures (H, W, 3) uint8 by camera name, or a whole observation, of which the images are taken.
+            drawings: what else to show, by name (`embodied.interaction.Drawings`).
 
         Raises:
-            ValueError: there is no picture in it, or one is not (H, W, 3) uint8.
+            ValueError: there is no picture in either, or one is not (H, W, 3) uint8.
         """
-        picture = self._picture(cameras_of(images))
+        picture = self._picture({} if drawings and not images else cameras_of(images), drawings or {})
         self._write(self._captioned(picture, f"step {self._steps}", TEXT))
         self._last, self._steps = picture, self._steps + 1
 
@@ -104,19 +106,24 @@ class EpisodeVideo:
         for packet in self._stream.encode(av.VideoFrame.from_image(frame)):
             self._container.mux(packet)
 
-    def _picture(self, cameras: Mapping[str, np.ndarray]) -> Image.Image:
-        views = []
-        for name, pixels in cameras.items():
+    def _picture(self, cameras: Mapping[str, np.ndarray], drawings: Mapping[str, np.ndarray]) -> Image.Image:
+        for name, pixels in (*cameras.items(), *drawings.items()):
             if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
                 raise ValueError(
-                    f"{self.path}: camera '{name}' gave {pixels.dtype} {pixels.shape}, a picture is uint8 (H, W, 3)"
+                    f"{self.path}: '{name}' is {pixels.dtype} {pixels.shape}, a picture is uint8 (H, W, 3)"
                 )
+        views = []
+        for pixels in cameras.values():
             factor = -(-SIDE // pixels.shape[0])
             views.append(
                 Image.fromarray(pixels).resize(
                     (pixels.shape[1] * factor, pixels.shape[0] * factor), Image.Resampling.NEAREST
                 )
             )
+        tallest = max((view.height for view in views), default=0) or max(len(pixels) for pixels in drawings.values())
+        for pixels in drawings.values():
+            drawn = Image.fromarray(pixels)
+            views.append(drawn.resize((round(drawn.width * tallest / drawn.height), tallest), Image.Resampling.LANCZOS))
         width, height = sum(view.width for view in views), max(view.height for view in views)
         picture = Image.new("RGB", (width, height), BACKGROUND)
         left = 0

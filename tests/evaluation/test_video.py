@@ -100,7 +100,7 @@ def test_an_older_video_stays_until_the_new_one_is_complete(tmp_path):
     "pictures, says",
     [
         ([{"task": "push"}], "no picture among task"),
-        ([{"front": np.zeros((8, 8, 3), dtype=np.float32)}], "camera 'front' gave float32"),
+        ([{"front": np.zeros((8, 8, 3), dtype=np.float32)}], "'front' is float32"),
         ([{"front": np.zeros((8, 8, 1), dtype=np.uint8)}], "is uint8 \\(H, W, 3\\)"),
         ([{"front": a_picture(0)}, {"front": a_picture(0, 32, 64)}], "changed their size"),
         ([], "at least one step"),
