@@ -111,25 +111,35 @@ class FrontierFinder:
         walkable = grid.free(memory)[slot].cpu().numpy()
         if occupied.any():
             walkable = walkable & (ndimage.distance_transform_edt(~occupied) * grid.grid.resolution > self.radius)
-        at, inside = grid.grid.index(memory["agent"][slot, :2])
+        at, on = grid.grid.index(memory["agent"][slot, :2])
         start = int(at)
-        if not bool(inside):
+        if not bool(on):
             return np.full((size, size), np.inf), np.full(size * size, -1)
-        order = np.arange(size * size).reshape(size, size)
         away = np.hypot(*(np.indices((size, size)) - np.array(divmod(start, size))[:, None, None]))
         walkable |= (away <= self.radius / grid.grid.resolution + 1.5) & ~occupied  # from where it is, it can go
+        concerned = walkable.copy()
+        concerned.flat[start] = True
+        box = ndimage.find_objects(concerned.astype(np.int8))[0]  # all else costs nothing, and a grid is mostly that
+        cells = np.arange(size * size).reshape(size, size)[box]
+        inside = walkable[box]
+        rows, columns = inside.shape
+        order, free = np.arange(rows * columns).reshape(rows, columns), inside.ravel()
         edges = []
         for i, j, length in ((0, 1, 1.0), (1, 0, 1.0), (1, 1, 2**0.5), (1, -1, 2**0.5)):
-            a = order[: size - i, max(0, -j) : size - max(0, j)].ravel()
-            b = order[i:, max(0, j) : size + min(0, j)].ravel()
-            both = walkable.flat[a] & walkable.flat[b]
+            a = order[: rows - i, max(0, -j) : columns - max(0, j)].ravel()
+            b = order[i:, max(0, j) : columns + min(0, j)].ravel()
+            both = free[a] & free[b]
             if i and j:  # a diagonal step needs both cells beside it, or it would cut a corner
-                both &= walkable.flat[a + i * size] & walkable.flat[a + j]
+                both &= free[a + columns] & free[a + j]
             edges.append((a[both], b[both], np.full(both.sum(), length * grid.grid.resolution)))
         starts, ends, lengths = (np.concatenate(column) for column in zip(*edges, strict=True))
-        graph = coo_array((lengths, (starts, ends)), shape=(size * size, size * size)).tocsr()
-        distance, before = dijkstra(graph, directed=False, indices=start, return_predecessors=True)
-        return distance.reshape(size, size), before
+        graph = coo_array((lengths, (starts, ends)), shape=(rows * columns, rows * columns)).tocsr()
+        here = int(np.searchsorted(cells.ravel(), start))
+        distance, before = dijkstra(graph, directed=False, indices=here, return_predecessors=True)
+        metres, came = np.full((size, size), np.inf), np.full((size, size), -1)
+        metres[box] = distance.reshape(rows, columns)
+        came[box] = np.where(before >= 0, cells.ravel()[before], -1).reshape(rows, columns)
+        return metres, came.ravel()
 
 
 def frontier_mask(free: Tensor, explored: Tensor) -> Tensor:

@@ -100,6 +100,15 @@ class OccupancyMap(GridMemory):
         most = memory["labels"].max(-1)
         return self.picture(torch.where(most.values > 0, most.indices, -1))
 
+    def told(self, memory: Memory, category: int, least: int = 1) -> Tensor:
+        """(B, size, size), bool: at least so many points were said to be of a category, whatever the others say."""
+        return self.picture(memory["labels"][..., category] >= least)
+
+    def block(self, memory: Memory, slot: int, places: Tensor) -> None:
+        """Something is in the way at places (N, 2), metres from the grid's middle, that no view showed: it was met."""
+        cells, inside = self.grid.index(places.to(memory.device))
+        memory["points"][slot, cells[inside]] += self.hits
+
     def cells(self, memory: Memory, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         row = rows.unsqueeze(1)
         occupied = memory["points"][row, index] >= self.hits
