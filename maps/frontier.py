@@ -138,7 +138,7 @@ class FrontierFinder:
         distance, before = dijkstra(graph, directed=False, indices=here, return_predecessors=True)
         metres, came = np.full((size, size), np.inf), np.full((size, size), -1)
         metres[box] = distance.reshape(rows, columns)
-        came[box] = np.where(before >= 0, cells.ravel()[before], -1).reshape(rows, columns)
+        came[box] = np.where(before >= 0, cells.ravel()[np.maximum(before, 0)], -1).reshape(rows, columns)
         return metres, came.ravel()
 
 
