@@ -10,11 +10,13 @@ Besides `observation.pose` (B, 4, 4), where the agent stands and looks:
 | `observation.features` | (B, V, F) | an image encoder's features of each view of the panorama |
 | `observation.angles` | (B, V, 2) | heading and elevation of each view in the pose's frame, radians |
 | `observation.neighbours.views` | (B, C) | which view shows each neighbour; left out: the nearest in direction |
+
+Where each view is a camera of its own, its `observation.features.<camera>` (B, F, h, w) are read instead, and averaged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from embodied.spec import POSE
+from maps.base import FEATURES
 from maps.geometry import heading_of
 
-NODE, NEIGHBOURS = "observation.node", "observation.neighbours"
+NODE, NEIGHBOURS, PLACES = "observation.node", "observation.neighbours", "observation.neighbours.places"
 VIEWS, ANGLES = "observation.features", "observation.angles"
 
 
@@ -48,13 +51,19 @@ class Visit:
     angles: Tensor
 
     @classmethod
-    def of(cls, observation: Mapping[str, Any], device: torch.device) -> Visit:
+    def of(cls, observation: Mapping[str, Any], device: torch.device, cameras: Sequence[str] = ()) -> Visit:
         """Find a visit in an observation.
+
+        Args:
+            observation: as the module's table says.
+            device: where to.
+            cameras: those of the views, in the order of the angles; none: `observation.features` has them all.
 
         Raises:
             ValueError: something is missing or has the wrong shape.
         """
-        ranks = {NODE: 1, NEIGHBOURS: 2, NEIGHBOURS + ".places": 3, VIEWS: 3, ANGLES: 3, POSE: 3}
+        ranks = {NODE: 1, NEIGHBOURS: 2, PLACES: 3, ANGLES: 3, POSE: 3}
+        ranks |= {FEATURES + camera: 4 for camera in cameras} or {VIEWS: 3}
         if NEIGHBOURS + ".views" in observation:
             ranks[NEIGHBOURS + ".views"] = 2
         found: dict[str, Tensor] = {}
@@ -66,8 +75,12 @@ class Visit:
             if found[key].ndim != rank or len(found[key]) != len(found[NODE]):
                 shape = tuple(found[key].shape)
                 raise ValueError(f"{key} of shape {shape} should have {rank} axes, the first of {len(found[NODE])}")
+        if cameras:
+            found[VIEWS] = torch.stack([found[FEATURES + camera].float().mean((2, 3)) for camera in cameras], dim=1)
+        if found[VIEWS].shape[1] != found[ANGLES].shape[1]:
+            raise ValueError(f"there are {found[VIEWS].shape[1]} views, but {ANGLES} of {found[ANGLES].shape[1]}")
         near, pose, angles_ = found[NEIGHBOURS].long(), found[POSE].float(), found[ANGLES].float()
-        heading, place, places = heading_of(pose), pose[:, :3, 3], found[NEIGHBOURS + ".places"].float()
+        heading, place, places = heading_of(pose), pose[:, :3, 3], found[PLACES].float()
         views = found[VIEWS].shape[1]
         if NEIGHBOURS + ".views" in found:
             shown = found[NEIGHBOURS + ".views"].long()

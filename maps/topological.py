@@ -23,10 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from embodied.spec import POSE
 from maps.attention import CrossModalLayer, check_heads
-from maps.base import MapMemory, MapTokens, Memory, Text
+from maps.base import FEATURES, MapMemory, MapTokens, Memory, Text
 from maps.graph import graph_columns, nodes_of, route, visit
-from maps.panorama import PanoramaEncoder, Visit, angles, directions
+from maps.panorama import ANGLES, NEIGHBOURS, NODE, PLACES, VIEWS, PanoramaEncoder, Visit, angles, directions
 
 DISTANCE, HOPS = 30.0, 10.0
 NEVER = float("-inf")
@@ -66,6 +67,8 @@ class TopologicalMap(MapMemory):
         panorama_layers, coarse_layers, fine_layers: how many; 0 fine layers: no decision, tokens alone.
         heads, feed_forward, dropout: of all layers.
         distances: whether attention among nodes knows the ways between them (GASA).
+        cameras: of the views, where each is a picture of its own (`observation.features.<camera>`), in the order of
+            `observation.angles`; none: `observation.features` holds them all.
 
     Raises:
         ValueError: a size that no map has.
@@ -86,14 +89,18 @@ class TopologicalMap(MapMemory):
         feed_forward: int = 256,
         dropout: float = 0.1,
         distances: bool = True,
+        cameras: Sequence[str] = (),
     ) -> None:
         super().__init__(width)
         check_heads(width, heads)
+        if len(cameras) > views:
+            raise ValueError(f"TopologicalMap: there are {len(cameras)} cameras, but views={views}")
         sizes = {"features": features, "capacity": capacity, "neighbours": neighbours, "views": views, "steps": steps}
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"TopologicalMap: {name} must be at least 1, got {size}")
         self.capacity, self.neighbours, self.views, self.steps = capacity, neighbours, views, steps
+        self.cameras = tuple(cameras)
         self.panorama = PanoramaEncoder(width, features, panorama_layers, heads, feed_forward, dropout)
         self.node_place = nn.Sequential(nn.Linear(7, width), nn.LayerNorm(width, eps=1e-12))
         self.node_step = nn.Embedding(steps, width)
@@ -104,6 +111,11 @@ class TopologicalMap(MapMemory):
             self.view_place = nn.Sequential(nn.Linear(14, width), nn.LayerNorm(width, eps=1e-12))
             self.score_coarse, self.score_fine = score(width, width), score(width, width)
             self.weigh = score(width, 2 * width)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        views = tuple(FEATURES + camera for camera in self.cameras) or (VIEWS,)
+        return NODE, NEIGHBOURS, PLACES, ANGLES, POSE, *views
 
     # writing
 
@@ -129,7 +141,7 @@ class TopologicalMap(MapMemory):
     def update(
         self, memory: Memory, observation: Mapping[str, Any], slots: Sequence[int] | Tensor | None = None
     ) -> None:
-        seen, rows = Visit.of(observation, memory.device), memory.rows(slots)
+        seen, rows = Visit.of(observation, memory.device, self.cameras), memory.rows(slots)
         if len(seen.node) != len(rows):
             raise ValueError(f"an observation of {len(seen.node)} episodes was given for {len(rows)} slots")
         for name, most, count in (

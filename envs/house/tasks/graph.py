@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from embodied.spec import DEPTH, IMAGES, POSE, STATE, TASK, ActionSpec, Camera, Embodiment, StateSpec
 from envs.base import LETTERS
-from envs.house.simulator import wrap
+from envs.house.simulator import AgentState, camera_pose, wrap
 from envs.house.tasks.seeding import seeded
 from envs.house.viewpoints import ELEVATIONS, HEADINGS, ViewpointGraph, to_matterport
 from envs.house.walk import Walk
@@ -33,9 +34,12 @@ HALF_VIEW = math.atan(4 / 3 * math.tan(math.radians(30)))
 """Half the width of a view: 640 x 480 pixels, 60 degrees high."""
 LOW = ("stop", "forward", "left", "right", "up", "down")
 SENSES = ("ahead", "left", "cos", "sin", "elevation")
+NODE, NEIGHBOURS, ANGLES = "observation.node", "observation.neighbours", "observation.angles"
 TURN_COST = 0.01
 """Metres that the oracle deems a turn to cost, so that it turns no more than it has to."""
 RATE = 1.0
+LARGEST = 2**31 - 1
+"""No graph has more viewpoints."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,27 @@ class GraphTask(gymnasium.Env, ABC):
     there, cosine and sine of its bearing, metres. `info` has `viewpoint`, and at the end `measures`, `prediction` and
     `reference`: rows for `embodied-score profile=r2r`.
 
+    With `neighbours` observations tell what maps of navigation graphs read. C is `candidates`, V how many views show a
+    viewpoint; the frame is the start's (x ahead, y left, z up), heights are the graph's, and -1 fills up:
+
+    | key | |
+    |---|---|
+    | `observation.node` | int64 (): the viewpoint's row in the graph |
+    | `observation.neighbours` | int64 (C,): the rows of its neighbours, counter-clockwise from ahead |
+    | `observation.neighbours.places` | float32 (C, 3): where they are, metres |
+    | `observation.pose` | float32 (4, 4): camera (x right, y down, z ahead) to the frame |
+    | `observation.angles` | float32 (V, 2): heading and elevation of each view, radians; only where there are several |
+    | `observation.neighbours.views` | int64 (C,): the view nearest to each neighbour's direction; likewise |
+
     Args:
         actions: `panoramic` or `low`.
         candidates: how many neighbours can be told apart, with panoramic actions.
         max_steps: after how many actions an episode ends.
         success_distance: metres.
-        cameras: of the embodiment; `pictures` gives their images.
+        cameras: of the embodiment; `extras` gives their images.
+        neighbours: whether observations tell the viewpoint and its neighbours.
+        views: V, how many views show a viewpoint; `angles` says where they look.
+        more: spaces of what else `extras` gives, by key.
 
     Raises:
         ValueError: an unknown option.
@@ -89,6 +108,9 @@ class GraphTask(gymnasium.Env, ABC):
         max_steps: int = 30,
         success_distance: float = 3.0,
         cameras: tuple[Camera, ...] = (),
+        neighbours: bool = False,
+        views: int = 0,
+        more: Mapping[str, spaces.Space] | None = None,
     ) -> None:
         who = type(self).__name__
         if actions not in ("panoramic", "low"):
@@ -97,6 +119,7 @@ class GraphTask(gymnasium.Env, ABC):
             raise ValueError(f"{who}: candidates and max_steps are 1 or more, success_distance is above 0 metres")
         self.low, self.candidates, self.max_steps = actions == "low", candidates, max_steps
         self.success_distance, self.tasks, self.render_mode = success_distance, (self.name,), "rgb_array"
+        self.tells, self.views = neighbours, views
         names = LOW if self.low else ("stop", *(f"candidate {k}" for k in range(candidates)))
         felt, units = list(SENSES), ["m", "m", "1", "1", "rad"]
         for k in range(0 if self.low else candidates):
@@ -120,9 +143,16 @@ class GraphTask(gymnasium.Env, ABC):
             parts[key] = spaces.Box(0, 255, (camera.height, camera.width, 3), np.uint8)
             if camera.depth:
                 parts[DEPTH + camera.name] = spaces.Box(0, np.inf, (camera.height, camera.width), np.float32)
-        if cameras:
+        if neighbours:
+            parts[NODE] = spaces.Box(0, LARGEST, (), np.int64)
+            parts[NEIGHBOURS] = spaces.Box(-1, LARGEST, (candidates,), np.int64)
+            parts[NEIGHBOURS + ".places"] = spaces.Box(-np.inf, np.inf, (candidates, 3), np.float32)
+        if neighbours and views:
+            parts[ANGLES] = spaces.Box(-np.inf, np.inf, (views, 2), np.float32)
+            parts[NEIGHBOURS + ".views"] = spaces.Box(0, views - 1, (candidates,), np.int64)
+        if cameras or neighbours:
             parts[POSE] = spaces.Box(-np.inf, np.inf, (4, 4), np.float32)
-        self.observation_space = spaces.Dict(parts)
+        self.observation_space = spaces.Dict(parts | dict(more or {}))
         self._over = True
         self._plan: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -133,6 +163,10 @@ class GraphTask(gymnasium.Env, ABC):
     def extras(self) -> dict[str, Any]:
         """More of an observation: images, features."""
         return {}
+
+    def angles(self) -> np.ndarray:
+        """(V, 2) heading, as the graph's, and elevation of each view of the present viewpoint, radians."""
+        return np.zeros((self.views, 2))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -145,7 +179,7 @@ class GraphTask(gymnasium.Env, ABC):
         seed = seeded(self, seed, options)
         self.episode = episode = self.draw(seed)
         widest = int(episode.graph.joined.sum(1).max())
-        if not self.low and widest > self.candidates:
+        if self.counts and widest > self.candidates:
             raise ValueError(
                 f"{episode.graph.scan} has a viewpoint with {widest} neighbours: candidates={widest} or more is needed"
             )
@@ -193,6 +227,11 @@ class GraphTask(gymnasium.Env, ABC):
     # what is seen and said
 
     @property
+    def counts(self) -> bool:
+        """Whether a viewpoint with more neighbours than `candidates` can't be stood at."""
+        return self.tells or not self.low
+
+    @property
     def graph(self) -> ViewpointGraph:
         return self.episode.graph
 
@@ -216,7 +255,34 @@ class GraphTask(gymnasium.Env, ABC):
                 angle, _, metres = self.graph.direction(self.at, other)
                 rows[k] = 1, math.cos(angle - self.heading), math.sin(angle - self.heading), metres
             felt += rows.ravel().tolist()
-        return {STATE: np.array(felt, np.float32), TASK: self.episode.text, **self.extras()}
+        found = {STATE: np.array(felt, np.float32), TASK: self.episode.text}
+        return found | (self.surroundings() if self.tells else {}) | self.extras()
+
+    def camera(self) -> np.ndarray:
+        """(4, 4) float32 from the (first) camera's axes to the start's frame; one of several looks level."""
+        pitch = self.elevation * STEP if len(self.embodiment.cameras) <= 1 else 0.0
+        (x, y, z), first = self.graph.positions[self.at], self.graph.positions[self.episode.start]
+        start = AgentState(float(first[0]), float(first[1]), self.episode.heading)
+        return camera_pose(AgentState(float(x), float(y), self.heading, pitch), float(z), start)
+
+    def surroundings(self) -> dict[str, Any]:
+        """The viewpoint and its neighbours; see the class's table."""
+        near = self.graph.candidates(self.at, self.heading)
+        nodes, places = np.full(self.candidates, -1), np.zeros((self.candidates, 3), np.float32)
+        turn = self.episode.heading
+        c, s = math.cos(turn), math.sin(turn)
+        away = self.graph.positions[near] - [*self.graph.positions[self.episode.start][:2], 0.0]
+        nodes[: len(near)], places[: len(near)] = near, away @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+        found = {NODE: np.array(self.at), NEIGHBOURS: nodes, NEIGHBOURS + ".places": places, POSE: self.camera()}
+        if self.views:
+            angles, shown = self.angles(), np.zeros(self.candidates, np.int64)
+            for k, other in enumerate(near):
+                heading, up, _ = self.graph.direction(self.at, other)
+                level = np.cos(angles[:, 1]) * math.cos(up) * np.cos(angles[:, 0] - heading)
+                shown[k] = int(np.argmax(level + np.sin(angles[:, 1]) * math.sin(up)))
+            found[ANGLES] = (angles - [turn, 0.0]).astype(np.float32)
+            found[NEIGHBOURS + ".views"] = shown
+        return found
 
     def info(self) -> dict[str, Any]:
         found: dict[str, Any] = {

@@ -9,22 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 from embodied.files import read_json
-from embodied.spec import Camera
+from embodied.spec import POSE, Camera
 from envs.house.houses import House, check_split, draw
 from envs.house.instructions import instruct
 from envs.house.naming import BIG, told_apart
 from envs.house.renderer import Renderer, check_camera
 from envs.house.routes import legs_of
-from envs.house.simulator import AgentState, camera_pose
 from envs.house.spec import VERSION
 from envs.house.tasks.graph import STEP, GraphEpisode, GraphTask
-from envs.house.viewpoints import HEADINGS, ViewpointGraph, graph_of, panorama, read_graph, to_matterport
+from envs.house.viewpoints import ELEVATIONS, HEADINGS, ViewpointGraph, graph_of, panorama, read_graph, to_matterport
 from envs.perturbations import Perturbations
 
 LEAST = 5.0
 HOUSES, DRAWS = 200, 20
+VIEWS = "observation.features"
 FIELD = 60.0
 """Degrees across a view."""
 
@@ -46,6 +47,7 @@ class HouseGraph(GraphTask):
         height, width: of a picture, pixels; it is 60 degrees wide.
         depth: whether there is depth, too.
         views: `front` or `around`.
+        neighbours: see `GraphTask`; with `around` the 12 views show a viewpoint.
         perturb: `instruction`: in words that training never uses.
     """
 
@@ -63,6 +65,7 @@ class HouseGraph(GraphTask):
         width: int = 96,
         depth: bool = True,
         views: str = "front",
+        neighbours: bool = False,
         perturb: Mapping[str, float] | None = None,
     ) -> None:
         check_split(split, houses)
@@ -77,14 +80,15 @@ class HouseGraph(GraphTask):
         names = ["front"] if views == "front" else [f"view_{k:02d}" for k in range(HEADINGS)]
         identity = f"house:version={VERSION},fov={FIELD:g},height=1.25"
         cameras = tuple(Camera(name, height, width, identity, depth) for name in names)
-        super().__init__(actions, candidates, max_steps, success_distance, cameras)
+        around = 0 if views == "front" else HEADINGS
+        super().__init__(actions, candidates, max_steps, success_distance, cameras, neighbours, around)
 
     def draw(self, seed: int) -> GraphEpisode:
         rng = np.random.default_rng([seed, 7])
         for _ in range(HOUSES):
             house = draw(self.split, self.houses, rng)
             graph = _graph(house)
-            for _ in range(DRAWS if self.low or graph.joined.sum(1).max() <= self.candidates else 0):
+            for _ in range(DRAWS if not self.counts or graph.joined.sum(1).max() <= self.candidates else 0):
                 episode = self._try(house, graph, seed, rng)
                 if episode is not None:
                     self.renderer = Renderer(house.scene, *self.size, FIELD, self.outputs)
@@ -123,18 +127,15 @@ class HouseGraph(GraphTask):
         pitch = self.elevation * STEP if len(names) == 1 else 0.0
         looks = [[*position, self.heading + k * STEP, pitch] for k in range(len(names))]
         seen = self.renderer.render(np.array(looks, np.float32))
-        first, (x, y) = self.graph.positions[self.episode.start], position[:2]
-        pose = camera_pose(
-            AgentState(float(x), float(y), self.heading, pitch),
-            float(position[2]),
-            AgentState(float(first[0]), float(first[1]), self.episode.heading),
-        )
-        found: dict[str, Any] = {"observation.pose": pose}
+        found: dict[str, Any] = {POSE: self.camera()}
         for k, name in enumerate(names):
             found[f"observation.images.{name}"] = seen["rgb"][k]
             if "depth" in seen:
                 found[f"observation.depth.{name}"] = seen["depth"][k]
         return found
+
+    def angles(self) -> np.ndarray:
+        return np.stack([self.heading + STEP * np.arange(self.views), np.zeros(self.views)], axis=1)
 
     def panorama(self) -> dict[str, np.ndarray]:
         """The 36 views of the present viewpoint, see `envs.house.viewpoints.panorama`."""
@@ -151,7 +152,7 @@ class RoomToRoom(GraphTask):
         connectivity: the folder of `<scan>_connectivity.json` files.
         features: an HDF5 file with a dataset (36, D) per `<scan>_<viewpoint>`, as DUET's family keeps them; they become
             `observation.features`. None: none.
-        actions, candidates, max_steps, success_distance: see `GraphTask`.
+        actions, candidates, max_steps, success_distance, neighbours: see `GraphTask`; features are of 36 views.
 
     Raises:
         ValueError: a file is missing or of another format, an instruction's path is not in its graph.
@@ -168,6 +169,7 @@ class RoomToRoom(GraphTask):
         candidates: int = 16,
         max_steps: int = 30,
         success_distance: float = 3.0,
+        neighbours: bool = False,
     ) -> None:
         self.connectivity = Path(connectivity)
         if not self.connectivity.is_dir():
@@ -184,7 +186,11 @@ class RoomToRoom(GraphTask):
         if features is not None:
             self.features = _open_features(features)
         self._graphs: dict[str, ViewpointGraph] = {}
-        super().__init__(actions, candidates, max_steps, success_distance)
+        more, views = {}, 0
+        if self.features is not None:
+            self.shape = (HEADINGS * ELEVATIONS, _width(self.features, features))
+            more, views = {VIEWS: spaces.Box(-np.inf, np.inf, self.shape, np.float32)}, HEADINGS * ELEVATIONS
+        super().__init__(actions, candidates, max_steps, success_distance, (), neighbours, views, more)
 
     def draw(self, seed: int) -> GraphEpisode:
         row, k = self.items[seed % len(self.items)]
@@ -210,7 +216,14 @@ class RoomToRoom(GraphTask):
         key = f"{self.graph.scan}_{self.graph.names[self.at]}"
         if key not in self.features:
             raise ValueError(f"the features have no viewpoint {key}")
-        return {"observation.features": np.asarray(self.features[key], np.float32)}
+        found = np.asarray(self.features[key], np.float32)
+        if found.shape != self.shape:
+            raise ValueError(f"the features of viewpoint {key} are {found.shape}, not {self.shape} as the first ones")
+        return {VIEWS: found}
+
+    def angles(self) -> np.ndarray:
+        view = np.arange(HEADINGS * ELEVATIONS)
+        return np.stack([math.pi / 2 - STEP * (view % HEADINGS), (view // HEADINGS - 1) * STEP], axis=1)
 
 
 def _open_features(file: str) -> Any:
@@ -222,3 +235,11 @@ def _open_features(file: str) -> Any:
         return h5py.File(file, "r")
     except OSError as error:
         raise ValueError(f"{file} cannot be read as HDF5: {error}") from None
+
+
+def _width(features: Any, file: str | None) -> int:
+    """D of the first dataset in a file of features."""
+    shape: tuple[int, ...] = next((features[name].shape for name in features), ())
+    if len(shape) != 2 or shape[0] != HEADINGS * ELEVATIONS:
+        raise ValueError(f"{file} should hold a dataset (36, D) per <scan>_<viewpoint>, but its first is {shape}")
+    return int(shape[1])
