@@ -58,9 +58,10 @@ class Agent(nn.Module, Policy):
     """A policy that can be trained, saved and rolled out.
 
     Args:
-        config: `model`, `head`, `processing`, `execution` nodes and `chunk: {history, horizon, every_step}`; with
-            `every_step`, each history step's readout learns its own chunk, not the latest alone (Octo). One that is
-            also talked to has the node of a chat template under `chat`.
+        config: `model`, `head`, `processing`, `execution` nodes and `chunk: {history, horizon, every_step,
+            whole_episodes}`; with `every_step`, each history step's readout learns its own chunk, not the latest alone
+            (Octo); with `whole_episodes`, a sample is an episode. One that is also talked to has the node of a chat
+            template under `chat`.
         embodiment: the body, with exactly the cameras the agent looks through.
         tokenizer: for the instruction.
 
@@ -77,9 +78,13 @@ class Agent(nn.Module, Policy):
                 raise ValueError(f"an agent's config needs '{key}'; it has {', '.join(config)}")
         self.config, self.embodiment = dict(config), embodiment
         self.history, self.horizon = int(config["chunk"]["history"]), int(config["chunk"]["horizon"])
-        self.every_step = bool(config["chunk"].get("every_step", False))
+        self.whole_episodes = bool(config["chunk"].get("whole_episodes", False))
+        self.every_step = bool(config["chunk"].get("every_step", False)) or self.whole_episodes
         state_dim = embodiment.state.dim if embodiment.state else 0
-        self.model = Observer.from_config(config["model"], tokenizer, embodiment.camera_names, state_dim, self.history)
+        deep = [camera.name for camera in embodiment.cameras if camera.depth]
+        self.model = Observer.from_config(
+            config["model"], tokenizer, embodiment.camera_names, state_dim, self.history, deep
+        )
         self.head = self._build_head(config["head"], tokenizer)
         quantities = 0 if embodiment.action.kind == "categorical" else embodiment.action.dim  # an index has no scale
         self.processing = Pipeline.from_config(config["processing"], state_dim, quantities)
@@ -89,6 +94,7 @@ class Agent(nn.Module, Policy):
         self._assistant: Assistant | None = None
         self.rows_per_pass: int | None = 1
         self._slots: list[_Slot] = []
+        self._map: Any = None  # the memory of the model's map, a slot per episode
 
     def _build_head(self, node: Mapping[str, Any], tokenizer: TextTokenizer) -> ActionHead:
         """The head, given what it asks for; one that cannot make this body's kind of action is refused."""
@@ -121,6 +127,13 @@ class Agent(nn.Module, Policy):
     def _check_steps(self) -> None:
         """The model has the readouts that learning from every step, and the head, ask for."""
         attention, head = self.model.attention, type(self.head).__name__
+        if self.whole_episodes and (attention != "framewise" or self.history > 1):
+            asked = f"model.attention={attention} chunk.history={self.history}"
+            raise ValueError(f"chunk.whole_episodes needs model.attention=framewise and chunk.history=1, not {asked}")
+        if self.model.map is not None and not self.whole_episodes:
+            raise ValueError(
+                "a map remembers an episode from its beginning on: model.map needs chunk.whole_episodes=true"
+            )
         if self.every_step and attention not in ("stepwise", "framewise"):
             raise ValueError(
                 f"chunk.every_step needs a readout of every step, which model.attention={attention} has not: "
@@ -211,30 +224,50 @@ class Agent(nn.Module, Policy):
 
     @torch.no_grad()
     def predict_next(
-        self, batch: Mapping[str, Any], memory: Memory, generators: Generators | None = None
-    ) -> tuple[Tensor, Memory]:
-        """As `predict` for one more frame (T = 1) of episodes that the head remembers; for an agent that `carries`."""
-        assert isinstance(self.head, SequentialHead)
+        self,
+        batch: Mapping[str, Any],
+        memory: Memory | None,
+        generators: Generators | None = None,
+        map_memory: Any = None,
+        slots: Sequence[int] | None = None,
+    ) -> tuple[Tensor, Memory | None]:
+        """As `predict` for one more frame (T = 1) of episodes that are remembered; for an agent that `carries`.
+
+        Args:
+            batch: the frame.
+            memory: the head's of the episodes before it; None where the head has none.
+            generators: one per row.
+            map_memory, slots: the map's, and which of its slots the rows belong to; see `Observer.forward`.
+        """
         batch = self._to_device(batch)
-        chunk, memory = self.head.sample_next(self.model(self.processing(batch)), memory, generators)
+        readout = self.model(self.processing(batch), map_memory, slots)
+        if isinstance(self.head, SequentialHead):
+            assert memory is not None
+            chunk, memory = self.head.sample_next(readout, memory, generators)
+        else:
+            chunk = self.head.sample(readout, generators)
         return self.processing.inverse(chunk.float(), batch), memory
 
     @property
     def carries(self) -> bool:
-        """Whether a rollout reads each frame once and carries the head's memory, instead of a history of frames."""
-        return isinstance(self.head, SequentialHead) and self.model.attention == "framewise"
+        """Whether a rollout reads each frame once and carries memories, the head's or a map's, instead of frames."""
+        remembers = isinstance(self.head, SequentialHead) or self.model.map is not None
+        return remembers and self.model.attention == "framewise"
 
     # rollouts
 
     def reset(self, slots: int) -> None:
         self.eval()
         self._slots = [_Slot(copy.deepcopy(self.execution), torch.Generator()) for _ in range(slots)]
+        self._map = None if self.model.map is None else self.model.map.begin(slots)
 
     def start(self, slot: int, seed: int, task: str) -> None:
         mine = self._slots[slot]
         mine.execution.reset()
         mine.history.clear()
         mine.memory = self.head.begin(1) if isinstance(self.head, SequentialHead) and self.carries else None
+        if self._map is not None:
+            self._map.reset([slot])
         mine.generator.manual_seed(_hash(seed, task))
 
     def act(self, observations: Observation, slots: Sequence[int]) -> np.ndarray:
@@ -243,9 +276,9 @@ class Agent(nn.Module, Policy):
         Chunks are predicted `rows_per_pass` rows at a time, the last pass filled up with copies. Matrix products of
         different sizes round differently, so a fixed size makes a row's result independent of who shares its batch;
         1 (the default) holds on every device, None takes all rows in one pass and gives that up for speed.
-        A head's memory takes in every frame, also those whose chunk the execution has no use for.
+        Memories take in every frame, also those whose chunk the execution has no use for.
         """
-        asking = []
+        asking: list[tuple[int, _Slot]] = []
         frames = 1 if self.carries else self.history
         for row, slot in enumerate(slots):
             mine = self._slots[slot]
@@ -254,21 +287,22 @@ class Agent(nn.Module, Policy):
             while len(mine.history) > frames:
                 mine.history.popleft()
             if self.carries or mine.execution.wants_chunk():
-                asking.append(mine)
+                asking.append((slot, mine))
         size = self.rows_per_pass or max(len(asking), 1)
         for start in range(0, len(asking), size):
             some = asking[start : start + size]
             filled = some + [some[-1]] * (size - len(some))
-            generators = [m.generator for m in some] + [torch.Generator() for _ in filled[len(some) :]]
-            batch = self._batch([m.history for m in filled], frames)
+            generators = [m.generator for _, m in some] + [torch.Generator() for _ in filled[len(some) :]]
+            batch = self._batch([m.history for _, m in filled], frames)
             if self.carries:
-                memories = tuple(torch.cat(parts) for parts in zip(*(m.memory or () for m in filled), strict=True))
-                predicted, memories = self.predict_next(batch, memories, generators)
-                for row, mine in enumerate(some):
-                    mine.memory = tuple(part[row : row + 1] for part in memories)
+                memories = tuple(torch.cat(parts) for parts in zip(*(m.memory or () for _, m in filled), strict=True))
+                numbers = [slot for slot, _ in filled]
+                predicted, after = self.predict_next(batch, memories or None, generators, self._map, numbers)
+                for row, (_, mine) in enumerate(some):
+                    mine.memory = tuple(part[row : row + 1] for part in after or ())
             else:
                 predicted = self.predict(batch, generators)
-            for mine, chunk in zip(some, predicted.cpu().numpy(), strict=False):
+            for (_, mine), chunk in zip(some, predicted.cpu().numpy(), strict=False):
                 if mine.execution.wants_chunk():
                     mine.execution.push(chunk)
         return np.stack([self._slots[slot].execution.next() for slot in slots]).astype(np.float32)
@@ -277,6 +311,11 @@ class Agent(nn.Module, Policy):
         """Histories, each shorter than `frames` at an episode's start, as one raw batch."""
         padded = [[h[0]] * (frames - len(h)) + list(h) for h in histories]
         keys = [IMAGES + name for name in self.embodiment.camera_names] + ([STATE] if self.embodiment.state else [])
+        keys += self.model.reads
+        for key in keys:
+            if key not in histories[0][0]:
+                have = ", ".join(sorted(histories[0][0]))
+                raise ValueError(f"the agent reads {key}, but what it is given has only {have}")
         batch: dict[str, Any] = {
             key: torch.from_numpy(np.stack([np.stack([o[key] for o in history]) for history in padded])) for key in keys
         }

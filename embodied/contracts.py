@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,8 @@ from embodied.spec import ActionSpec, Kind
 
 __all__ = [
     "ActionHead", "Environment", "Execution", "Expert", "Generators", "MapEncoder", "Memory", "Observation", "Policy",
-    "Prefix", "Readout", "SequentialHead", "Speller", "draw_integers", "draw_normal", "draw_uniform", "masked_mean",
-    "stack",
+    "Prefix", "Readout", "SequentialHead", "Speller", "Text", "draw_integers", "draw_normal", "draw_uniform",
+    "masked_mean", "stack",
 ]  # fmt: skip
 
 Generators = Sequence[torch.Generator]
@@ -112,6 +112,13 @@ class Readout:
         return Readout(self.tokens.flatten(0, 1).unsqueeze(1), self.steps.flatten().unsqueeze(1))
 
 
+class Text(NamedTuple):
+    """An instruction as embeddings (B, L, D) and which of them are no padding, (B, L), bool."""
+
+    tokens: Tensor
+    present: Tensor
+
+
 class MapEncoder(Protocol):
     """A memory of the surroundings as one more thing to read; `maps.base` has its base class and says how it joins.
 
@@ -120,9 +127,13 @@ class MapEncoder(Protocol):
 
     Attributes:
         width: size D of a token.
+        reads: keys of what an observation must have.
     """
 
     width: int
+
+    @property
+    def reads(self) -> tuple[str, ...]: ...
 
     def begin(self, slots: int) -> Any:
         """The memory of so many episodes; its `reset(slots)` forgets those of some slots."""
@@ -133,8 +144,8 @@ class MapEncoder(Protocol):
     def read(self, batch: Mapping[str, Any], memory: Any = None) -> Any:
         """Write a history, arrays (B, T, ...), without the steps that `observation_is_pad` marks; gives the memory."""
 
-    def __call__(self, memory: Any, text: Any = None, slots: Sequence[int] | Tensor | None = None) -> Any:
-        """Tokens (B, N, D) and which are present (B, N); `text` is the instruction, (B, L, D) and (B, L), or None."""
+    def __call__(self, memory: Any, text: Text | None = None, slots: Sequence[int] | Tensor | None = None) -> Any:
+        """Tokens (B, N, D) and which are present (B, N), of some slots (None: all); `text` is the instruction."""
 
 
 class ActionHead(nn.Module, ABC):

@@ -12,7 +12,9 @@ Observations are flat dicts with LeRobot's keys:
 | `observation.depth.<camera>` | float32 (H, W) | metres |
 | `observation.state` | float32 (S,) | as `Embodiment.state` declares |
 | `observation.environment_state` | float32 (E,) | simulator truth; absent from pixel policies |
-| `observation.pose` | float32 (4, 4) | camera or base to world |
+| `observation.pose` | float32 (4, 4) | camera (x right, y down, z ahead) or base to world (z up), metres |
+| `observation.semantic.<camera>`, `observation.instance.<camera>` | int64 (H, W) | category, object of each pixel |
+| `observation.features.<camera>` | float32 (F, h, w) | an image encoder's features, as a picture |
 | `task` | str | the instruction |
 
 An action is float32 (A,) in the units `Embodiment.action` declares. Batches stack the same keys.
@@ -26,6 +28,7 @@ from typing import Any, Literal, get_args
 
 IMAGES, DEPTH, STATE = "observation.images.", "observation.depth.", "observation.state"
 ENVIRONMENT_STATE, POSE, TASK, ACTION = "observation.environment_state", "observation.pose", "task", "action"
+SEMANTIC, INSTANCE, FEATURES = "observation.semantic.", "observation.instance.", "observation.features."
 
 Kind = Literal["continuous", "categorical", "text", "gui"]
 Control = Literal["absolute", "delta", "velocity", "force", "none"]

@@ -5,12 +5,11 @@ evaluation and several episodes at once. `update` writes one more observation in
 depends on the observation and not on the episode's length; calling the module reads the memory as tokens (B, N, D).
 Where the original trains through its memory, gradients flow from the tokens to what was written.
 
-How a map becomes a modality of the observer (`embodied.lvlm.observer`): it is built with `width=backbone.width`;
-training begins a memory of B slots, reads the history into it (`MapMemory.read`) and calls the map; a rollout keeps the
-memory, one slot per episode, resets the slot when an episode starts and updates it at every step. In both cases
-`embodied.lvlm.sequence.Segment(read.tokens, read.present, step)` is what joins the other segments. The text that some
-maps look at is the instruction as the backbone embeds it. `embodied.contracts.MapEncoder` is this contract as the
-core sees it.
+A map is a modality of the observer (`embodied.lvlm.observer`), chosen by one word (`map=occupancy`): training begins a
+memory of B slots and writes whole episodes into it, step by step, reading it at each; a rollout keeps the memory, one
+slot per episode, resets the slot when an episode starts and updates it at every step. What is read joins the other
+tokens. Features are those of the observer's image encoder; the text that some maps look at is the instruction as the
+backbone embeds it. `embodied.contracts.MapEncoder` is this contract as the core sees it.
 
 Observations are flat dicts with the keys of `embodied.spec`, stacked over B episodes, and two more that a map may ask
 for. A single view may leave out the axis V of views (a panorama has several).
@@ -33,9 +32,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from embodied.spec import DEPTH, POSE
-
-SEMANTIC, FEATURES = "observation.semantic.", "observation.features."
+from embodied.contracts import Text
+from embodied.spec import DEPTH, FEATURES, POSE, SEMANTIC
 
 
 class MapTokens(NamedTuple):
@@ -45,13 +43,6 @@ class MapTokens(NamedTuple):
         tokens: (B, N, D).
         present: (B, N), bool; False where there is nothing to say (cells never seen, nodes that do not exist).
     """
-
-    tokens: Tensor
-    present: Tensor
-
-
-class Text(NamedTuple):
-    """An instruction as embeddings (B, L, D) and which of them are no padding, (B, L), bool."""
 
     tokens: Tensor
     present: Tensor
@@ -201,9 +192,17 @@ class MapMemory(nn.Module, ABC):
 
     Attributes:
         needs: which of `semantic` and `features` its observations must have.
+        camera: whose observations are written.
     """
 
     needs: tuple[str, ...] = ()
+    camera: str = "front"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Keys of what an observation must have."""
+        more = {"semantic": SEMANTIC, "features": FEATURES}
+        return DEPTH + self.camera, POSE, *(more[name] + self.camera for name in self.needs)
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -19,14 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from embodied.spec import IMAGES
+from embodied.spec import IMAGES, INSTANCE
 from maps.attention import check_heads
 from maps.base import MapTokens, Memory, Text, allot
 from maps.geometry import scatter_sum
 from maps.grid import Columns, PlacedMemory
 from maps.pointnet import PointNet
 
-INSTANCE = "observation.instance."
 FAR = 1e9
 
 
@@ -122,6 +121,10 @@ class ObjectMap(PlacedMemory):
         memory["cloud"][at[0], at[1], position] = torch.cat([place, colour[row, pixel]], dim=-1)[chosen]
         known = spot >= 0
         memory["written"][found[known, 0], spot[known]] += share[known]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return *super().reads, INSTANCE + self.camera, IMAGES + self.camera
 
     def _pixels(self, observation: Mapping[str, Any], prefix: str, shape: Sequence[int]) -> Tensor:
         """An image beside the depth's, of `shape`; a single view may lack the axis of views."""

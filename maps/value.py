@@ -57,6 +57,10 @@ class ValueMap(GridMemory):
         super().__init__(width, scores + 1, surroundings)
         self.scores, self.least, self.threshold, self.fusion = scores, least, threshold, fusion
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return *super().reads, VALUE
+
     def columns(self) -> Columns:
         return {
             "value": ((self.grid.cells, self.scores), torch.float32, 0.0),

@@ -122,6 +122,7 @@ def _trainer(
 ) -> Any:
     from embodied.agent import Agent
     from embodied.building import build
+    from embodied.crew import Crew
     from embodied.training.conversations import ConversationSource
     from embodied.training.lora import add_lora
     from embodied.training.optimizer import OptimizerRecipe
@@ -141,6 +142,9 @@ def _trainer(
         say(f"continuing {run.path} from step {run.saved}")
     elif plain["resume"]:
         say(f"there is nothing to resume in {run.path}: starting fresh")
+    for name, source in sources.items():
+        for some in filter(None, (source.training, source.held_out)):
+            some.observe((agent.agents[name] if isinstance(agent, Crew) else agent).model.reads)
     readers = _readers(plain, sources)
     samples: dict[str, Any] = {name: source.training for name, source in sources.items()}
     weights = {name: source.weight for name, source in sources.items()}
@@ -242,8 +246,6 @@ def _merged(plain: dict[str, Any], parts: Any) -> dict[str, Any]:
 
 def _place(sources: dict[str, Demonstrations], index: int) -> str:
     """Where a sample is found in the data."""
-    import numpy as np
-
     from embodied.data import Mixture
 
     name, local = "", index
@@ -251,11 +253,7 @@ def _place(sources: dict[str, Demonstrations], index: int) -> str:
         return f"{index - len(sources[''].training)} of the conversations"
     if "" not in sources:
         name, local = Mixture({name: source.training for name, source in sources.items()}).place(index)
-    windows = sources[name].training
-    ends = windows.episode_ends
-    episode = int(np.searchsorted(ends, local, side="right"))
-    frame = local - (ends[episode - 1] if episode else 0)
-    place = f"{local} (episode {windows.episodes[episode]}, frame {frame})"
+    place = sources[name].training.where(local)
     return f"{name} {place}" if name else place
 
 

@@ -21,10 +21,10 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from torch.nn import functional as F
 from embodied.data.lerobot.reader import LeRobotDataset
 from embodied.files import atomic_folder, read_json, write_json
 from embodied.progress import Progress
+
+WIDE = 1024
+"""Columns of more bytes per frame than this are read from the disk where they are needed."""
 
 FORMAT = 1
 """Raised when what lies in a cache folder changes, so that older ones are made anew."""
@@ -100,14 +103,11 @@ class Cache:
         if not self._fresh(folder):
             dataset = self.dataset
             keys = [key for key in dataset.columns if dataset.features[key].dtype != "string"]
-            parts = [dataset.low_dimensional(number, keys) for number in range(len(dataset))]
             with atomic_folder(folder) as temporary:
-                for key in keys:
-                    np.save(temporary / f"{key}.npy", np.concatenate([part[key] for part in parts]))
+                _write_columns(dataset, keys, temporary)
                 write_json(temporary / "index.json", {"fingerprint": self._fingerprint, "columns": keys})
         keys = read_json(folder / "index.json")["columns"]
-        # our own arrays; allow_pickle=False refuses anything but plain numbers
-        return {key: np.load(folder / f"{key}.npy", allow_pickle=False) for key in keys}
+        return {key: _load(folder / f"{key}.npy") for key in keys}
 
     def _decode(self, camera: str) -> None:
         dataset, shape = self.dataset, self.shapes[camera]
@@ -160,6 +160,26 @@ def fingerprint(dataset: LeRobotDataset) -> str:
             json.dumps([file.relative_to(dataset.root).as_posix(), status.st_size, status.st_mtime_ns]).encode()
         )
     return digest.hexdigest()
+
+
+def _write_columns(dataset: LeRobotDataset, keys: Sequence[str], folder: Path) -> None:
+    """Each column as an .npy file, one episode in memory at a time (depth pictures are many times the rest)."""
+    with ExitStack() as stack:
+        files: dict[str, BinaryIO] = {}
+        for number in range(len(dataset)):
+            for key, values in dataset.low_dimensional(number, keys).items():
+                if key not in files:
+                    files[key] = stack.enter_context((folder / f"{key}.npy").open("wb"))
+                    header = np.lib.format.header_data_from_array_1_0(values)
+                    shape = (dataset.frames, *values.shape[1:])
+                    np.lib.format.write_array_header_1_0(files[key], {**header, "fortran_order": False, "shape": shape})
+                files[key].write(np.ascontiguousarray(values).data)
+
+
+def _load(file: Path) -> np.ndarray:
+    """One of our own arrays, plain numbers; pictures (depth, categories) stay on the disk."""
+    mapped = np.load(file, mmap_mode="r", allow_pickle=False)
+    return mapped if mapped.nbytes > WIDE * len(mapped) else np.array(mapped)
 
 
 def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from embodied.building import nearest
 from embodied.data.cache import Cache
+from embodied.data.episodes import Episodes
 from embodied.data.lerobot import LeRobotDataset
 from embodied.data.windows import Windows
 
@@ -104,7 +105,11 @@ def _opened(
     order = np.random.default_rng(seed).permutation(count)
     place = {"location": source["cache"], "processes": data["processes"], "stream": stream}
     cache = Cache(dataset, source["cameras"], **place)
-    sizes = {key: chunk[key] for key in ("history", "horizon", "every_step") if key in chunk}
-    training = Windows(cache, episodes=sorted(order[held:].tolist()), **sizes)
-    held_out = Windows(cache, episodes=sorted(order[:held].tolist()), **sizes) if held else None
+    whole = bool(chunk.get("whole_episodes"))
+    sizes = {
+        key: chunk[key] for key in (("horizon",) if whole else ("history", "horizon", "every_step")) if key in chunk
+    }
+    samples = Episodes if whole else Windows
+    training = samples(cache, episodes=sorted(order[held:].tolist()), **sizes)
+    held_out = samples(cache, episodes=sorted(order[:held].tolist()), **sizes) if held else None
     return Demonstrations(training, held_out, float(weight), {key: source[key] for key in PARTS if key in source})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class Windows:
                 raise ValueError(f"camera '{camera}' is not among the cached ones: {', '.join(cache.cameras)}")
         chosen = _episodes(episodes, len(dataset), str(dataset.root))
         self.cache, self.history, self.horizon, self.episodes = cache, history, horizon, chosen
-        self.every_step = every_step
+        self.every_step, self._further = every_step, tuple[str, ...]()
         self.tasks, self.fps, self.cameras = list(dataset.tasks), dataset.fps, cameras
         starts = np.concatenate([[0], cache.episode_ends])[:-1][chosen]
         lengths = cache.episode_ends[chosen] - starts
@@ -96,17 +96,39 @@ class Windows:
         """The body, seen through the chosen cameras at the dataset's own image size."""
         return self.cache.dataset.embodiment.with_cameras(self.cameras)
 
+    def observe(self, keys: Iterable[str]) -> None:
+        """From now on give these columns, too, as they are (depth, poses: what a map reads); they stay on disk.
+
+        Raises:
+            ValueError: a column that is not there.
+        """
+        wanted = tuple(key for key in keys if key not in self.observations)
+        for key in wanted:
+            if key not in self.cache.columns:
+                have = ", ".join(key for key in self.cache.columns if key.startswith("observation."))
+                raise ValueError(f"{self.cache.dataset.root} has no '{key}', which the model reads: it has {have}")
+        self._further = wanted
+
     def batch(self, indices: Sequence[int] | np.ndarray) -> dict[str, Any]:
         """The windows of frames `indices` (B,), stacked as `embodied.processing.base` lists it.
 
         Raises:
             ValueError: an index that is not there.
         """
-        at = self._checked(indices)
-        past, before = self._past(at)
+        return self._gathered(self._checked(indices), self.history)
+
+    def where(self, index: int) -> str:
+        """Where a sample is found in the data."""
+        episode = int(np.searchsorted(self.episode_ends, index, side="right"))
+        frame = index - (self.episode_ends[episode - 1] if episode else 0)
+        return f"{index} (episode {self.episodes[episode]}, frame {frame})"
+
+    def _gathered(self, at: np.ndarray, history: int) -> dict[str, Any]:
+        past, before = self._past(at, history)
         future, ended = self._future(at, past, before)
         batch: dict[str, Any] = self._images(past)
         batch |= {key: self._tensors[key][torch.from_numpy(past)] for key in self.observations}
+        batch |= self._columns_at(past)
         batch["observation_is_pad"] = torch.from_numpy(before)
         batch[ACTION] = self._tensors[ACTION][torch.from_numpy(future)]
         batch["action_is_pad"] = torch.from_numpy(ended)
@@ -116,7 +138,7 @@ class Windows:
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One window, without the batch axis. Where it needs no padding, images and numbers are views, not copies."""
         at = self._checked([index])
-        past, before = self._past(at)
+        past, before = self._past(at, self.history)
         first = int(past[0, 0])
         if before.any():
             item = self._images(past[0])
@@ -128,6 +150,7 @@ class Windows:
                 for camera, frames in self._frames.items()
             }
             item |= {key: self._tensors[key][first : index + 1] for key in self.observations}
+        item |= self._columns_at(past[0])
         future, ended = self._future(at, past, before)
         item["observation_is_pad"] = torch.from_numpy(before[0])
         whole = not self.every_step and not ended.any()
@@ -141,8 +164,12 @@ class Windows:
         at = rows + self._offset[rows]
         return {IMAGES + camera: torch.from_numpy(frames.gather(at)) for camera, frames in self._frames.items()}
 
-    def _past(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        past = at[:, None] + np.arange(1 - self.history, 1)
+    def _columns_at(self, rows: np.ndarray) -> dict[str, Any]:
+        at = rows + self._offset[rows]
+        return {key: torch.from_numpy(np.asarray(self.cache.columns[key][at])) for key in self._further}
+
+    def _past(self, at: np.ndarray, history: int) -> tuple[np.ndarray, np.ndarray]:
+        past = at[:, None] + np.arange(1 - history, 1)
         first = self._first[at][:, None]
         return np.maximum(past, first), past < first
 
@@ -156,7 +183,7 @@ class Windows:
     def _checked(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         at = np.asarray(indices, np.int64)
         if at.ndim != 1 or (at < 0).any() or (at >= len(self)).any():
-            raise ValueError(f"windows are numbered 0 to {len(self) - 1}, asked for {indices}")
+            raise ValueError(f"samples are numbered 0 to {len(self) - 1}, asked for {indices}")
         return at
 
 

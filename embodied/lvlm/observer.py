@@ -1,29 +1,43 @@
-"""The LVLM as a robot's: it reads observations - instruction, cameras, history, state - and gives heads a readout.
+"""The LVLM as a robot's: it reads observations - instruction, cameras, map, history, state - and gives heads a readout.
 
 An observation becomes a sequence - the instruction, then per history step the tokens of each camera and of the state
 - which the backbone reads once, keeping its keys and values. Readout tokens (learned queries, Octo's idea) are read
 behind it, and a head may decode on from it or attend to it as often as it needs.
+
+A map (`embodied.contracts.MapEncoder`) is one more thing to read: a memory of all that was seen since the episode
+began, written at every step, also with what the image encoder makes of the pictures. In training it is written over
+whole episodes, and every step reads it as it was then, with gradients; a rollout keeps the memory and writes one step
+at a time.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from embodied.building import build, nearest
-from embodied.contracts import Readout
+from embodied.building import build, find_class, nearest
+from embodied.contracts import MapEncoder, Readout, Text
 from embodied.lvlm.backbones.causal import CausalBackbone, KeyValues
 from embodied.lvlm.connectors.base import Connector
 from embodied.lvlm.encoders.base import ImageEncoder
+from embodied.lvlm.encoders.depth import DepthEncoder
 from embodied.lvlm.encoders.state import StateEncoder
 from embodied.lvlm.sequence import Attention, Packed, Segment, pack
 from embodied.lvlm.tokenizers.text import TextTokenizer
-from embodied.spec import IMAGES, STATE, TASK
+from embodied.spec import DEPTH, FEATURES, IMAGES, STATE, TASK
 
-SEGMENTS = ("task", "images", "state")
+SEGMENTS = ("task", "images", "depth", "map", "state")
+
+
+class Tokens(NamedTuple):
+    """What one kind of thing says at each step: (B, T, M, D), and which of it is there, (B, T, M)."""
+
+    tokens: Tensor
+    present: Tensor
 
 
 class Prefix:
@@ -63,7 +77,7 @@ class Prefix:
 
 
 class Observer(nn.Module):
-    """A language model that reads instructions, cameras, frames and states.
+    """A language model that reads instructions, cameras, maps, frames and states.
 
     Built by `from_config`; see there for the config's keys.
 
@@ -78,9 +92,15 @@ class Observer(nn.Module):
         attention: how the prefix sees itself: `bidirectional`, `causal`, `stepwise` (no step looks ahead: a readout per
             step) or `framewise` (each step is read by itself, whatever its age: a readout per step, and no prefix).
         order: what is read in which order within a step (`task` is read once, before or after all steps).
+        depth: a depth encoder and its connector, for the cameras in `depth_cameras`; None reads no depth pictures.
+        depth_cameras: those that come with depth.
+        map: a memory that becomes tokens; None: none. Wants `framewise` attention.
+
+    Attributes:
+        reads: keys of observations that are read besides images and states.
 
     Raises:
-        ValueError: an unknown segment in `order`; nothing to read.
+        ValueError: an unknown segment in `order`; nothing to read; a map with another attention.
     """
 
     def __init__(
@@ -95,6 +115,9 @@ class Observer(nn.Module):
         readout_tokens: int = 1,
         attention: Attention = "bidirectional",
         order: Sequence[str] = SEGMENTS,
+        depth: tuple[DepthEncoder, Connector] | None = None,
+        depth_cameras: Sequence[str] = (),
+        map: Any = None,
     ) -> None:
         super().__init__()
         for name in order:
@@ -112,6 +135,17 @@ class Observer(nn.Module):
         self.ages = nn.Parameter(torch.zeros(history, width)) if aged else None
         shared = len(encoders) < len(self.cameras)
         self.camera_embeddings = nn.Parameter(torch.randn(len(self.cameras), width) * 0.02) if shared else None
+        self.depth: DepthEncoder | None
+        self.depth_connector: Connector | None
+        self.depth, self.depth_connector = depth if depth is not None else (None, None)
+        self.depth_cameras = list(depth_cameras) if depth is not None and "depth" in order else []
+        if map is not None and attention != "framewise":
+            raise ValueError(f"a map is read at every step: it needs model.attention=framewise, not {attention}")
+        self.map: Any = map if "map" in order else None  # a `MapEncoder`
+        self.reads = tuple(DEPTH + camera for camera in self.depth_cameras)
+        if self.map is not None:
+            made = {FEATURES + camera for camera in self.cameras} | {IMAGES + camera for camera in self.cameras}
+            self.reads += tuple(key for key in self.map.reads if key not in self.reads and key not in made)
 
     @classmethod
     def from_config(
@@ -121,21 +155,26 @@ class Observer(nn.Module):
         cameras: Sequence[str],
         state_dim: int,
         history: int,
+        depth_cameras: Sequence[str] = (),
     ) -> Observer:
         """Build from a config.
 
         Args:
-            config: nodes `encoder`, `connector`, `backbone`, `state` (null: none) and plain values `readout_tokens`,
-                `attention`, `order`, `share_encoder` (one encoder for all cameras, or one for each).
+            config: nodes `encoder`, `connector`, `backbone`, `state`, `map` (null: none), `depth` (`{reach: metres}`:
+                depth pictures are read by an encoder and connector like the cameras'; null: they are not) and plain
+                values `readout_tokens`, `attention`, `order`, `share_encoder` (one encoder for all cameras, or one for
+                each). A map that takes `features` and doesn't say how many reads the image encoder's.
             tokenizer: gives the backbone its vocabulary.
             cameras: camera names.
             state_dim: S.
             history: T.
+            depth_cameras: those of the cameras that come with depth.
 
         Raises:
             ValueError: an unknown key, or whatever a part objects to.
         """
-        known = ("encoder", "connector", "backbone", "state", "readout_tokens", "attention", "order", "share_encoder")
+        values = ("readout_tokens", "attention", "order", "share_encoder")
+        known = ("encoder", "connector", "backbone", "state", "depth", "map", *values)
         for key in config:
             if key not in known:
                 raise ValueError(f"model has no '{key}'{nearest(str(key), known)}")
@@ -147,6 +186,14 @@ class Observer(nn.Module):
         if config.get("state") is not None and state_dim:
             state = build(config["state"], (nn.Module,), state_dim=state_dim, width=backbone.width)
         options = {key: config[key] for key in ("readout_tokens", "attention", "order") if key in config}
+        if config.get("depth") is not None:
+            if not depth_cameras:
+                raise ValueError(f"model.depth: none of the cameras {', '.join(cameras)} comes with depth")
+            depth = DepthEncoder(build(config["encoder"], (nn.Module,)), **config["depth"])
+            connector = build(config["connector"], (nn.Module,), features=depth.dim, width=backbone.width)
+            options |= {"depth": (depth, connector), "depth_cameras": depth_cameras}
+        if config.get("map") is not None:
+            options["map"] = _map(config["map"], backbone.width, encoders[0].dim if encoders else None)
         return cls(backbone, tokenizer, cameras, encoders, connectors, state, history=history, **options)
 
     def resolved(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,10 +204,18 @@ class Observer(nn.Module):
             resolved["encoder"] = encoder.resolved(dict(config["encoder"]))
         return resolved
 
-    def forward(self, batch: Mapping[str, Any]) -> Readout:
-        """Read a batch (`embodied.processing.base` lists its keys; `action` is not looked at)."""
+    def forward(
+        self, batch: Mapping[str, Any], memory: Any = None, slots: Sequence[int] | Tensor | None = None
+    ) -> Readout:
+        """Read a batch (`embodied.processing.base` lists its keys; `action` is not looked at).
+
+        Args:
+            batch: observations, with what `reads` names.
+            memory: of a map: episodes that go on; None: the batch's rows are episodes from their beginning on.
+            slots: which of the memory's each row goes on with; a row that repeats an earlier one's slot writes nothing.
+        """
         if self.attention == "framewise":
-            return self._read_frames(batch)
+            return self._read_frames(batch, memory, slots)
         packed, steps = self.read(batch)
         prefix = self.prefix(packed)
         rows = len(packed.tokens)
@@ -172,67 +227,180 @@ class Observer(nn.Module):
         state = batch[STATE][:, -1].to(tokens.device) if STATE in batch else None
         return Readout(tokens, steps, prefix, state)
 
-    def _read_frames(self, batch: Mapping[str, Any]) -> Readout:
-        """Each of any number T of steps as an observation of its own, so that a rollout may feed one at a time."""
+    def _read_frames(self, batch: Mapping[str, Any], memory: Any, slots: Sequence[int] | Tensor | None) -> Readout:
+        """Each of any number T of steps as an observation of its own, so that a rollout may feed one at a time.
+
+        Steps that don't exist cost nothing, and their readouts are zeros.
+        """
         steps = ~batch["observation_is_pad"].to(self.readouts.device)
         rows, frames = steps.shape
-        seen = [key for key in batch if key == STATE or key.startswith(IMAGES)]
-        apart: dict[str, Any] = {key: batch[key].flatten(0, 1).unsqueeze(1) for key in seen}
-        apart[TASK] = [task for task in batch[TASK] for _ in range(frames)]
-        apart["observation_is_pad"] = torch.zeros(rows * frames, 1, dtype=torch.bool)
-        packed, _ = self.read(apart)
-        hidden, _ = self.prefix(packed).extend(self.readouts.expand(rows * frames, -1, -1), causal=False)
-        return Readout(hidden.unflatten(0, (rows, frames)), steps)
+        real = steps.nonzero()
+        at = real.to(batch["observation_is_pad"].device).unbind(1)
+        seen = [key for key in batch if key == STATE or key in self.reads or key.startswith(IMAGES)]
+        apart: dict[str, Any] = {key: batch[key][at].unsqueeze(1) for key in seen}
+        apart[TASK] = [batch[TASK][row] for row in real[:, 0].tolist()]
+        apart["observation_is_pad"] = torch.zeros(len(real), 1, dtype=torch.bool)
+        features = self._encode(apart) if "images" in self.order or self.map is not None else {}
+        recalled = None
+        if self.map is not None:
+            recalled = self._recall(apart, batch[TASK], steps, features, memory, slots)
+        packed, _ = self.read(apart, features, recalled)
+        hidden, _ = self.prefix(packed).extend(self.readouts.expand(len(real), -1, -1), causal=False)
+        tokens = hidden.new_zeros(rows, frames, *hidden.shape[1:])
+        tokens[real[:, 0], real[:, 1]] = hidden
+        return Readout(tokens, steps)
+
+    def _recall(
+        self,
+        apart: Mapping[str, Any],
+        tasks: Sequence[str],
+        steps: Tensor,
+        features: Mapping[str, Tensor],
+        memory: Any,
+        slots: Sequence[int] | Tensor | None,
+    ) -> Tokens:
+        """Write each step into the map's memory and read what it is then.
+
+        Args:
+            apart: the K real steps, (K, 1, ...).
+            tasks: the instruction of each row.
+            steps: which of (B, T) steps are real.
+            features: of their pictures, by camera.
+            memory, slots: see `forward`.
+
+        Returns:
+            (K, 1, M, D).
+        """
+        device, rows = steps.device, len(steps)
+        memory = self.map.begin(rows) if memory is None else memory
+        slot = torch.arange(rows, device=device) if slots is None else torch.as_tensor(slots, device=device)
+        again = torch.tensor([n in slot[:i].tolist() for i, n in enumerate(slot.tolist())], device=device)
+        place = torch.full(steps.shape, -1, device=device).masked_scatter(steps, torch.arange(len(apart[TASK])))
+        text = Text(*self._instruction(tasks))
+        pictures = {FEATURES + camera: self._as_picture(camera, features[camera], apart) for camera in features}
+        told, order = [], []
+        for step in range(steps.shape[1]):
+            here = steps[:, step].nonzero().squeeze(1)
+            new = here[~again[here]]
+            if len(new):
+                index = place[new, step]
+                written = {key: apart[key][index.to(apart[key].device), 0] for key in self.map.reads if key in apart}
+                written |= {key: pictures[key][index] for key in self.map.reads if key in pictures}
+                self.map.update(memory, written, slot[new])
+            if len(here):
+                told.append(self.map(memory, Text(text.tokens[here], text.present[here]), slot[here]))
+                order.append(place[here, step])
+        back = torch.cat(order).argsort()
+        tokens, present = (torch.cat(parts)[back].unsqueeze(1) for parts in zip(*told, strict=True))
+        return Tokens(tokens, present)
+
+    def _as_picture(self, camera: str, features: Tensor, apart: Mapping[str, Any]) -> Tensor:
+        """Features (K, N, F) as (K, F, h, w)."""
+        encoder: Any = self.encoders[0 if len(self.encoders) == 1 else self.cameras.index(camera)]
+        grid = encoder.grid(*apart[IMAGES + camera].shape[2:4])
+        if grid[0] * grid[1] != features.shape[1] or 1 in grid:
+            count = features.shape[1]
+            raise ValueError(f"the {count} features of camera '{camera}' are no picture that a map could use")
+        return features.transpose(1, 2).unflatten(2, grid)
 
     def prefix(self, packed: Packed) -> Prefix:
         """One pass of the backbone over the observation."""
         hidden, cache = self.backbone(packed.tokens, packed.mask, packed.positions, keep=True)
         return Prefix(self.backbone, cache, packed.present, hidden)
 
-    def read(self, batch: Mapping[str, Any]) -> tuple[Packed, Tensor]:
-        """The batch as one sequence per sample, and which history steps exist, (B, T)."""
+    def read(
+        self, batch: Mapping[str, Any], features: Mapping[str, Tensor] | None = None, recalled: Tokens | None = None
+    ) -> tuple[Packed, Tensor]:
+        """The batch as one sequence per sample, and which history steps exist, (B, T).
+
+        Args:
+            batch: see `forward`.
+            features: of the pictures, by camera (B x T, N, D_enc), where they have been encoded already.
+            recalled: what the map says at each step.
+        """
         device = self.readouts.device
         steps = ~batch["observation_is_pad"].to(device)
-        images = {camera: batch[IMAGES + camera] for camera in self.cameras} if "images" in self.order else {}
-        seen = self._see(images) if images else None
-        felt = self._feel(batch[STATE].to(device)) if self.state is not None and "state" in self.order else None
-        observed = {"images": seen, "state": felt}
+        observed: dict[str, Tokens] = {} if recalled is None else {"map": recalled}
+        everywhere = {
+            "images": self._see(self._encode(batch) if features is None else features) if self._sees else None,
+            "depth": self._fathom(batch) if self.depth_cameras else None,
+            "state": self._feel(batch[STATE].to(device)) if self.state is not None else None,
+        }
+        for name, tokens in everywhere.items():
+            if tokens is not None:
+                tokens = tokens.unflatten(0, steps.shape)
+                observed[name] = Tokens(tokens, torch.ones(tokens.shape[:3], dtype=torch.bool, device=device))
         segments: list[Segment] = []
         at_end: list[Segment] = []
         if "task" in self.order:
-            ids, present = (x.to(device) for x in self.tokenizer(batch[TASK]))
+            ids, present = self._instruction(batch[TASK])
             first = self.order.index("task") == 0
-            task = Segment(self.backbone.embed(ids), present, step=-1 if first else steps.shape[1])
+            task = Segment(ids, present, step=-1 if first else steps.shape[1])
             (segments if first else at_end).append(task)
         for step in range(steps.shape[1]):
             for name in self.order:
-                tokens = observed.get(name)
-                if tokens is not None:
-                    here = tokens[:, step] if self.ages is None else tokens[:, step] + self.ages[step]
-                    present = steps[:, step : step + 1].expand(-1, here.shape[1])
-                    segments.append(Segment(here, present, step))
+                if name in observed:
+                    here = observed[name].tokens[:, step]
+                    here = here if self.ages is None else here + self.ages[step]
+                    segments.append(Segment(here, observed[name].present[:, step] & steps[:, step : step + 1], step))
         return pack(segments + at_end, self.attention), steps
 
-    def _see(self, images: Mapping[str, Tensor]) -> Tensor:
-        """(B, T, cameras x M, D) from one (B, T, H, W, 3) per camera."""
-        rows, frames = next(iter(images.values())).shape[:2]
+    @property
+    def _sees(self) -> bool:
+        return bool(self.cameras) and "images" in self.order
+
+    def _instruction(self, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, L, D) of instructions, and which are no padding."""
+        ids, present = (x.to(self.readouts.device) for x in self.tokenizer(tasks))
+        return self.backbone.embed(ids), present
+
+    def _encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """By camera, features (B x T, N, D_enc) of its pictures (B, T, H, W, 3)."""
         device = self.readouts.device
+        return {
+            camera: self.encoders[0 if len(self.encoders) == 1 else i](batch[IMAGES + camera].to(device).flatten(0, 1))
+            for i, camera in enumerate(self.cameras)
+        }
+
+    def _see(self, features: Mapping[str, Tensor]) -> Tensor:
+        """(B x T, cameras x M, D) from features by camera."""
         tokens = []
         for i, camera in enumerate(self.cameras):
-            part = 0 if len(self.encoders) == 1 else i
-            connected = self.connectors[part](self.encoders[part](images[camera].to(device).flatten(0, 1)))
-            if self.camera_embeddings is not None:
-                connected = connected + self.camera_embeddings[i]
-            tokens.append(connected.unflatten(0, (rows, frames)))
-        return torch.cat(tokens, dim=2)
+            connected = self.connectors[0 if len(self.connectors) == 1 else i](features[camera])
+            tokens.append(connected if self.camera_embeddings is None else connected + self.camera_embeddings[i])
+        return torch.cat(tokens, dim=1)
+
+    def _fathom(self, batch: Mapping[str, Any]) -> Tensor:
+        """(B x T, cameras x M, D) from depths (B, T, H, W)."""
+        assert self.depth is not None and self.depth_connector is not None
+        pictures = [batch[DEPTH + camera].to(self.readouts.device).flatten(0, 1) for camera in self.depth_cameras]
+        return torch.cat([self.depth_connector(self.depth(picture)) for picture in pictures], dim=1)
 
     def _feel(self, state: Tensor) -> Tensor:
-        """(B, T, M, D) from (B, T, S)."""
+        """(B x T, M, D) from (B, T, S)."""
         assert self.state is not None
-        return self.state(state.flatten(0, 1)).unflatten(0, state.shape[:2])
+        return self.state(state.flatten(0, 1))
 
     def _read_out(self, packed: Packed, prefix: Prefix, step: int) -> Tensor:
         """(B, R, D): what step `step` knew: readout tokens that see it and the steps before."""
         visible = Prefix(self.backbone, prefix._cache, packed.present & (packed.steps <= step), prefix.hidden)
         hidden, _ = visible.extend(self.readouts.expand(len(packed.tokens), -1, -1), causal=False)
         return hidden
+
+
+def _map(node: Mapping[str, Any], width: int, features: int | None) -> MapEncoder:
+    """The map of a config node.
+
+    Raises:
+        ValueError: it is none that becomes tokens.
+    """
+    target: Any = find_class(str(node.get("_target_", "")))
+    if not all(hasattr(target, name) for name in ("begin", "update", "read", "forward")):
+        raise ValueError(f"model.map: {target.__name__} is no memory that becomes tokens, such as map=occupancy")
+    takes = inspect.signature(target).parameters
+    if "features" in takes and node.get("features") is None:
+        if features is None:
+            raise ValueError("model.map.features is not given, and there is no image encoder to have them of")
+        node = {**node, "features": features}
+    made: MapEncoder = build(node, (nn.Module,), width=width)
+    return made
