@@ -13,12 +13,14 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from embodied.drawing import Canvas
 from embodied.spec import DEPTH, IMAGES, POSE, STATE, TASK, ActionSpec, Camera, Embodiment, StateSpec
 from envs.base import LETTERS
 from envs.house.follower import GreedyGeodesicFollower
 from envs.house.houses import House, check_split, draw
 from envs.house.simulator import AgentState, Body, Simulator, camera_pose, relative, wrap
 from envs.house.tasks.seeding import seeded
+from envs.house.topdown import draw_walk, episode_plan
 from envs.house.walk import Walk
 from envs.perturbations import Perturbations
 
@@ -196,6 +198,7 @@ class HouseTask(gymnasium.Env, ABC):
         self.sim.place(episode.start)
         self.success, self._over = False, False
         self._advice: str | None = None
+        self._plan: Canvas | None = None
         self.aim(episode.goals)
         self.walk.add(self.sim.state.position, self.distance())
         self.notice()
@@ -314,6 +317,23 @@ class HouseTask(gymnasium.Env, ABC):
     def render(self) -> np.ndarray:
         """What the agent sees, uint8 (H, W, 3)."""
         return self.sim.observe()["rgb"]
+
+    def drawings(self) -> dict[str, np.ndarray]:
+        """`map`: the episode from above, uint8 (512, W, 3), see `envs.house.topdown`."""
+        if self._plan is None:
+            self._plan = episode_plan(self.sim.house, self.sim.finder, self.episode.start, self.stops(), self.targets())
+        walked = np.array(self.walk.positions)[:, :2]
+        return {"map": draw_walk(self._plan, walked, self.sim.state, self.body.field_of_view)}
+
+    def stops(self) -> list[np.ndarray]:
+        """One after the other, (G, 2) points of which the agent is to reach one."""
+        return [self.episode.goals]
+
+    def targets(self) -> list[int]:
+        """Places in `HouseSpec.objects` of what the agent is looking for, as far as the reference tells."""
+        goals = self.episode.reference.get("goals", ())
+        told = [self.episode.reference.get("target"), *(goal.get("object_id") for goal in goals)]
+        return sorted({int(place) for place in told if place is not None})
 
     def close(self) -> None:
         """Forget the house; the environment can be reset again."""

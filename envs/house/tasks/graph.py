@@ -22,10 +22,12 @@ from gymnasium import spaces
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
+from embodied.drawing import Canvas
 from embodied.spec import DEPTH, IMAGES, POSE, STATE, TASK, ActionSpec, Camera, Embodiment, StateSpec
 from envs.base import LETTERS
 from envs.house.simulator import AgentState, camera_pose, wrap
 from envs.house.tasks.seeding import seeded
+from envs.house.topdown import blank_for, draw_walk, graph_plan
 from envs.house.viewpoints import ELEVATIONS, HEADINGS, ViewpointGraph, to_matterport
 from envs.house.walk import Walk
 
@@ -155,6 +157,7 @@ class GraphTask(gymnasium.Env, ABC):
         self.observation_space = spaces.Dict(parts | dict(more or {}))
         self._over = True
         self._plan: tuple[np.ndarray, np.ndarray] | None = None
+        self._ground: Canvas | None = None
 
     @abstractmethod
     def draw(self, seed: int) -> GraphEpisode:
@@ -187,7 +190,7 @@ class GraphTask(gymnasium.Env, ABC):
         if self.low:  # the simulator's views are 30 degrees apart
             self.heading = math.pi / 2 - STEP * round(to_matterport(self.heading) / STEP)
         self.walk, self.trajectory = Walk(), [self.pose()]
-        self.success, self._over, self._plan = False, False, None
+        self.success, self._over, self._plan, self._ground = False, False, None, None
         self._log()
         return self.observation(), self.info()
 
@@ -298,23 +301,22 @@ class GraphTask(gymnasium.Env, ABC):
             found["reference"] = self.episode.reference
         return found
 
-    def render(self) -> np.ndarray:
-        """The graph from above, north up, the way walked, the agent (red), the goal (green); uint8 (H, W, 3)."""
-        from PIL import Image, ImageDraw
+    def drawings(self) -> dict[str, np.ndarray]:
+        """`map`: the episode from above, uint8 (512, W, 3), see `envs.house.topdown`."""
+        if self._ground is None:
+            path = self.graph.path(self.episode.start, self.episode.goal)
+            self._ground = graph_plan(self.paper(), self.graph, path)
+        walked = self.graph.positions[[self.graph.places[pose[0]] for pose in self.trajectory], :2]
+        state = AgentState(float(walked[-1, 0]), float(walked[-1, 1]), self.heading)
+        return {"map": draw_walk(self._ground, walked, state, math.degrees(2 * HALF_VIEW))}
 
-        side, points = 320, self.graph.positions[:, :2]
-        low, extent = points.min(0), max(float(np.ptp(points, axis=0).max()), 1.0)
-        at = 12 + (points - low) / extent * (side - 24)
-        at[:, 1] = side - at[:, 1]
-        picture = Image.new("RGB", (side, side), (255, 255, 255))
-        pen = ImageDraw.Draw(picture)
-        for a, b in zip(*np.nonzero(np.triu(self.graph.joined)), strict=True):
-            pen.line([*at[a], *at[b]], (210, 210, 210))
-        walked = [self.graph.places[pose[0]] for pose in self.trajectory]
-        pen.line([tuple(at[k]) for k in walked], (40, 90, 200), 3)
-        for k, colour in ((self.episode.goal, (30, 160, 70)), (self.at, (210, 50, 40))):
-            pen.ellipse([*(at[k] - 5), *(at[k] + 5)], colour)
-        return np.asarray(picture)
+    def paper(self) -> Canvas:
+        """What lies below the graph: nothing, unless more is known than the graph."""
+        return blank_for(self.graph)
+
+    def render(self) -> np.ndarray:
+        """The same map, for those who ask an environment for one picture."""
+        return self.drawings()["map"]
 
     # the oracle
 

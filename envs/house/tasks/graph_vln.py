@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from embodied.drawing import Canvas
 from embodied.files import read_json
 from embodied.spec import POSE, Camera
 from envs.house.houses import House, check_split, draw
@@ -20,6 +21,7 @@ from envs.house.renderer import Renderer, check_camera
 from envs.house.routes import legs_of
 from envs.house.spec import VERSION
 from envs.house.tasks.graph import STEP, GraphEpisode, GraphTask
+from envs.house.topdown import floor_plan
 from envs.house.viewpoints import ELEVATIONS, HEADINGS, ViewpointGraph, graph_of, panorama, read_graph, to_matterport
 from envs.perturbations import Perturbations
 
@@ -91,6 +93,7 @@ class HouseGraph(GraphTask):
             for _ in range(DRAWS if not self.counts or graph.joined.sum(1).max() <= self.candidates else 0):
                 episode = self._try(house, graph, seed, rng)
                 if episode is not None:
+                    self.house = house
                     self.renderer = Renderer(house.scene, *self.size, FIELD, self.outputs)
                     return episode
         raise ValueError(f"HouseGraph: no episode of seed {seed} was found in {HOUSES} houses of {self.split}")
@@ -136,6 +139,9 @@ class HouseGraph(GraphTask):
 
     def angles(self) -> np.ndarray:
         return np.stack([self.heading + STEP * np.arange(self.views), np.zeros(self.views)], axis=1)
+
+    def paper(self) -> Canvas:
+        return floor_plan(self.house).copy()
 
     def panorama(self) -> dict[str, np.ndarray]:
         """The 36 views of the present viewpoint, see `envs.house.viewpoints.panorama`."""

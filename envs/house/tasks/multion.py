@@ -104,6 +104,9 @@ class MultiON(HouseTask):
         self.walk.distances[-1] = self.distance()  # from here on to the next one
         return False, False
 
+    def stops(self) -> list[np.ndarray]:
+        return [self.points[k : k + 1] for k in range(len(self.points))]
+
     def sense(self) -> np.ndarray:
         return np.array([self.turn])
 
