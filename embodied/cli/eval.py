@@ -20,7 +20,7 @@ from embodied.cli.app import command
 from embodied.evaluation.policies import locate_policy, result_folder, split_name
 
 
-def eval_folder(policy: str, env: Any, task: str | None, seed: int) -> str:
+def eval_folder(policy: Any, env: Any, task: str | None, seed: int) -> str:
     """Where the result goes unless told otherwise."""
     folder = result_folder(policy, task or split_name(env or {}), seed)
     return str(folder.with_name(folder.name.replace(f"{task}_{seed}", task, 1)) if task else folder)
@@ -54,7 +54,7 @@ def work(config: DictConfig) -> dict[str, Any]:
         if plain[key] < least:
             raise ValueError(f"{key} is {least} or more, got {key}={plain[key]}")
     env, out = plain["env"] | {"name": split_name(plain["env"])}, Path(plain["out"])
-    source = locate_policy(str(plain["policy"]), source=plain["source"])
+    source = locate_policy(plain["policy"], source=plain["source"], settings=plain["settings"], config=plain)
     identity = {**source.identity(), "env": {"name": env["name"], "make": env["make"]}, "seed": plain["seed"]}
     if source.kind == "expert":
         identity["expert"] = env.get("expert")
@@ -92,7 +92,7 @@ def work(config: DictConfig) -> dict[str, Any]:
         info = write_eval_info(
             out,
             records,
-            policy=str(plain["policy"]),
+            policy=source.spec,
             env={"name": env["name"], "make": env["make"]},
             embodiment=environments.embodiment,
             config=plain,

@@ -1,4 +1,5 @@
-"""What the command line calls a policy: `expert`, `random`, or the folder of a run, a checkpoint or an agent."""
+"""What the command line calls a policy: `expert`, `random`, the folder of a run, a checkpoint or an agent, or one that
+a config composes: a name of `conf/policies`, a YAML file, or a node with a `_target_`."""
 
 from __future__ import annotations
 
@@ -11,6 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from embodied.evaluation.composed import (
+    build_policy,
+    called,
+    compose_policy,
+    composed_names,
+    is_composed,
+    takes_embodiment,
+)
 from embodied.interaction import Observation, Policy
 from embodied.spec import Embodiment
 from embodied.workers import EXPERT_ACTION
@@ -72,17 +81,20 @@ class PolicySource:
         kind: what it is.
         folder: the agent's files; None unless it is an agent.
         source: which agent of a crew; None: the first that drives the body.
+        node: how a composed one is built; None unless it is one.
     """
 
     spec: str
-    kind: Literal["expert", "random", "agent"]
+    kind: Literal["expert", "random", "agent", "composed"]
     folder: Path | None = None
     source: str | None = None
+    node: Mapping[str, Any] | None = None
 
     @property
     def wants_body(self) -> bool:
-        """Whether loading it takes the environment's embodiment: to draw actions, or to choose one agent of a crew."""
-        return self.kind == "random" or self._crew
+        """Whether loading it takes the environment's embodiment: to draw actions, to choose one agent of a crew, or
+        because the class that is composed asks for it."""
+        return self.kind == "random" or self._crew or (self.node is not None and takes_embodiment(self.node))
 
     @property
     def _crew(self) -> bool:
@@ -102,10 +114,13 @@ class PolicySource:
                 once; None does so on the CPU, where batches gain little.
 
         Raises:
-            ValueError: the agent's files are damaged, or of another kind; no agent of a crew drives this body.
+            ValueError: the agent's files are damaged, or of another kind; no agent of a crew drives this body; what is
+                composed is no policy, or does not fit this body.
         """
         if self.kind == "expert":
             return ExpertPolicy()
+        if self.node is not None:
+            return build_policy(self.node, self.spec, embodiment)
         if self.kind == "random":
             assert embodiment is not None
             return RandomPolicy(embodiment)
@@ -142,6 +157,8 @@ class PolicySource:
 
     def identity(self) -> dict[str, Any]:
         """What decides its actions, as JSON: an agent's files by their content."""
+        if self.node is not None:
+            return {"policy": self.spec, "node": dict(self.node)}
         if self.folder is None:
             return {"policy": self.kind}
         digest = hashlib.sha256()
@@ -152,18 +169,32 @@ class PolicySource:
         return {"policy": "agent", "weights": digest.hexdigest(), **chosen}
 
 
-def locate_policy(spec: str, key: str = "policy", source: str | None = None) -> PolicySource:
+def locate_policy(
+    spec: str | Mapping[str, Any],
+    key: str = "policy",
+    source: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> PolicySource:
     """Find what `spec` names, without loading it.
 
     Args:
         spec: as it was given.
         key: what it was given as, for messages.
         source: which agent of a crew; None leaves that to the environment.
+        settings, config: of a composed policy, see `embodied.evaluation.composed`.
 
     Raises:
         ValueError: there is no such folder (the nearest one is named), it holds no agent, or it is a kind of policy
-            that this version cannot drive.
+            that this version cannot drive; a composed one's config is wrong, or another has settings.
     """
+    if is_composed(spec):
+        return PolicySource(called(spec), "composed", node=compose_policy(spec, settings, config))
+    spec = str(spec)
+    if settings:
+        raise ValueError(
+            f"settings= is for a policy that a config composes ({', '.join(composed_names())}), not {spec}"
+        )
     if spec in ("expert", "random"):
         return PolicySource(spec, "expert" if spec == "expert" else "random")
     if spec.startswith(("ws://", "wss://")):
@@ -189,15 +220,15 @@ def split_name(env: Mapping[str, Any]) -> str:
     return "+".join([str(env.get("name", "the environment")), *kinds])
 
 
-def result_folder(spec: str, env_name: str, seed: int) -> Path:
+def result_folder(spec: str | Mapping[str, Any], env_name: str, seed: int) -> Path:
     """Where an evaluation's result goes unless told otherwise: `<run>/eval/<env>_<seed>`.
 
-    A checkpoint that was named itself adds its own name; an expert's or random policy's results are in `runs/<it>`.
+    A checkpoint that was named itself adds its own name; the results of one that is no folder are in `runs/<it>`.
     """
     name = f"{env_name.replace('/', '_')}_{seed}"
-    if spec in ("expert", "random"):
-        return Path("runs") / spec / "eval" / name
-    folder = Path(spec)
+    if spec in ("expert", "random") or is_composed(spec):
+        return Path("runs") / called(spec) / "eval" / name
+    folder = Path(str(spec))
     if folder.name == CHECKPOINTS:
         return folder.parent / "eval" / name
     if folder.parent.name == CHECKPOINTS:
@@ -213,9 +244,10 @@ def _near(folder: Path) -> str:
     siblings = [path for path in sorted(parent.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     options: Mapping[str, str] = {path.name: str(path) for path in siblings}
     if len(folder.parts) == 1:
-        options = {**options, "expert": "expert", "random": "random"}
+        options = {**options, **{name: name for name in ("expert", "random", *composed_names())}}
     wanted = folder.parts[len(parent.parts)] if len(folder.parts) > len(parent.parts) else folder.name
     close = difflib.get_close_matches(wanted if parent != Path() else folder.parts[0], options, n=1, cutoff=0.6)
     if close:
         return f"; did you mean '{options[close[0]]}'?"
-    return "; a policy is expert, random, or the folder of a run, a checkpoint or an agent"
+    names = ", ".join(["expert", "random", *composed_names()])
+    return f"; a policy is {names}, or the folder of a run, a checkpoint or an agent"
