@@ -79,6 +79,7 @@ ALL = {
     "table": (lambda: VisualEmbeddingTable(D_ENC, D, vocabulary=12, indicators=3), 6, 4),
     "aggregator": (lambda: SpatialAggregator(D_ENC, D, groups=2, **TWO), 6, 6),
     "pyramid": (lambda: PyramidConnector(D_ENC, D, levels=[1, 2]), 29, 21),
+    "pointed": (lambda: PyramidConnector(D_ENC, D, [1, 2], points={"keypoints": 4, "tokens": 2}), 31, 23),
     "scan": (lambda: SelectiveScan(D_ENC, D), 24, 16),
     "cross scan": (lambda: SelectiveScan(D_ENC, D, paths="cross", blocks=2, layers=1), 24, 16),
     "valley 1": (lambda: TemporalModule(D_ENC, D), 25, 17),
@@ -95,13 +96,14 @@ GRIDS = {  # of the tokens of 4 x 6 features; all others make none
 PER_FRAME = {  # tokens grow with the frames of a video; the others read all frames together, or gather them
     *("linear", "mlp", "shuffled", "padded", "joined", "pooled first", "pooled last", "hybrid", "positional"),
     *("c-abstractor", "d-abstractor", "ldp", "ldpv2", "swiglu", "cogvlm", "table", "aggregator", "scan"),
-    *("cross scan", "texthawk", "pyramid"),
+    *("cross scan", "texthawk", "pyramid", "pointed"),
 }
 TOGETHER = {"qformer", "flamingo", "idefics", "idefics2", "kosmos", "abstractor", "qllama"}
 MASKED = {"qformer", "flamingo", "idefics2", "positional", "abstractor", "qllama"}
 NEEDS_A_GRID = {
     *("shuffled", "padded", "pooled first", "pooled last", "positional", "keypoints", "c-abstractor", "d-abstractor"),
     *("ldp", "ldpv2", "swiglu", "table", "aggregator", "cross scan", "texthawk", "pyramid"),
+    "pointed",
 }
 WHOLE_ONLY = NEEDS_A_GRID - {"positional", "keypoints"} | {"idefics", "kosmos", "scan"}
 

@@ -309,6 +309,17 @@ def test_levels_of_the_pyramid_are_maxima_over_parts_of_the_picture():
         PyramidConnector(8, 8, levels=[1, 5])(features, GRID)
 
 
+def test_keypoints_of_the_pyramid_are_keypoints_frame_by_frame():
+    connector = PyramidConnector(8, 6, levels=[1], points={"keypoints": 4, "tokens": 2})
+    films = torch.randn(1, 48, 8)
+    found = connector(films, Context(grid=(4, 6), frames=2))[0].unflatten(0, (2, -1))
+    for frame in range(2):
+        wanted = connector.points(films[:, frame * 24 : (frame + 1) * 24], GRID)[0]
+        torch.testing.assert_close(found[frame, -2:], wanted)
+    with pytest.raises(ValueError, match="takes no 'key'"):
+        PyramidConnector(8, 6, points={"key": 4})
+
+
 def test_a_query_of_the_aggregator_sees_its_own_windows():
     connector = SpatialAggregator(8, 8, sources=[3, 5], windows=[1, 2], rows=2, columns=3, hidden=16, layers=2, heads=2)
     features = torch.randn(1, 24, 8, requires_grad=True)
