@@ -3,7 +3,7 @@
 Nodes are numbered in the order in which they were first seen, 0 where the episode began. Edges are as long as the
 straight line. Shortest distances follow DUET's incremental Floyd-Warshall (`map_nav_src/models/graph_utils.py`): when a
 place is visited, all pairs are relaxed through it, so ways lead through visited places only. That costs K * K for K
-nodes of capacity, whatever the number of steps.
+nodes of capacity, whatever the number of steps. A place that had no ways yet first takes its neighbours'.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from maps.base import Memory
+
+SAME = 1e-5
+"""Metres: ways that differ by less are as long as each other."""
 
 Columns = dict[str, tuple[tuple[int, ...], torch.dtype, float]]
 
@@ -66,24 +69,46 @@ def nodes_of(memory: Memory, rows: Tensor, names: Tensor, places: Tensor) -> Ten
 
 def visit(memory: Memory, rows: Tensor, here: Tensor, near: Tensor) -> None:
     """The agent is at node `here` (B,) and sees that `near` (B, C) can be reached from it; -1 for none."""
+    row, which = (near >= 0).nonzero(as_tuple=True)
+    reached = torch.zeros_like(memory["visited"][rows])
+    reached[row, near[row, which]] = True
+    memory["visited"][rows, here] = True
+    memory["here"][rows] = here
+    join(memory, rows, here, reached)
+
+
+def join(memory: Memory, rows: Tensor, here: Tensor, near: Tensor) -> None:
+    """Edges between node `here` (B,) and those of `near` (B, K), bool; then all ways that they shorten."""
     batch = torch.arange(len(rows), device=rows.device)
     places, distance = memory["places"][rows], memory["distance"][rows]
     hops, through = memory["hops"][rows], memory["through"][rows]
-    row, which = (near >= 0).nonzero(as_tuple=True)
-    there, start = near[row, which], here[row]
-    length = (places[row, there] - places[row, start]).norm(dim=-1)
-    shorter = length < distance[row, start, there]
-    row, there, start, length = row[shorter], there[shorter], start[shorter], length[shorter]
-    for a, b in ((start, there), (there, start)):
-        distance[row, a, b], hops[row, a, b], through[row, a, b] = length, 1, -1
-    around = distance[batch, :, here].unsqueeze(2) + distance[batch, here].unsqueeze(1)
-    better = around < distance
-    steps = hops[batch, :, here].unsqueeze(2) + hops[batch, here].unsqueeze(1)
+    length = (places - places[batch, here].unsqueeze(1)).norm(dim=-1)
+    own = distance[batch, here]
+    edge = near & (length < own)
+    own = torch.where(edge, length, own)
+    steps = torch.where(edge, 1, hops[batch, here])
+    middle = torch.where(edge, -1, through[batch, here])
+    over = torch.where(near & memory["visited"][rows], own, torch.inf)  # a new node's ways lead over its neighbours
+    best, via = (over.unsqueeze(2) + distance).min(1)
+    better = best < own - SAME
+    own, middle = torch.where(better, best, own), torch.where(better, via, middle)
+    steps = torch.where(better, steps.gather(1, via) + hops.gather(1, via.unsqueeze(1)).squeeze(1), steps)
+    for table, values in ((distance, own), (hops, steps), (through, middle)):
+        table[batch, here] = table[batch, :, here] = values
+    around = own.unsqueeze(2) + own.unsqueeze(1)
+    better = around < distance - SAME
     memory["distance"][rows] = torch.where(better, around, distance)
-    memory["hops"][rows] = torch.where(better, steps, hops)
+    memory["hops"][rows] = torch.where(better, steps.unsqueeze(2) + steps.unsqueeze(1), hops)
     memory["through"][rows] = torch.where(better, here.view(-1, 1, 1), through)
-    memory["visited"][rows, here] = True
-    memory["here"][rows] = here
+
+
+def drop(memory: Memory, rows: Tensor, nodes: Tensor) -> None:
+    """Forget nodes (B, K), bool, through which no way leads."""
+    gone = nodes.unsqueeze(2) | nodes.unsqueeze(1)
+    memory["names"][rows] = memory["names"][rows].masked_fill(nodes, -1)
+    memory["distance"][rows] = memory["distance"][rows].masked_fill(gone, torch.inf)
+    memory["hops"][rows] = memory["hops"][rows].masked_fill(gone, 0)
+    memory["through"][rows] = memory["through"][rows].masked_fill(gone, -1)
 
 
 def route(memory: Memory, slot: int, start: int, goal: int) -> list[int]:

@@ -2,9 +2,7 @@
 
 Chen et al. 2022, "Think Global, Act Local" (CVPR), and its official code (`map_nav_src/models/graph_utils.py` and
 `vilmodel.py`, `r2r/agent.py`). A visited node is the mean of its panorama's tokens, a frontier node the running mean of
-the tokens that showed it. Nodes get an embedding of the step they were visited at (0: never) and of where they are:
-LayerNorm(Linear(sine and cosine of relative heading and elevation, distance / 30, way / 30, hops / 10)). The coarse
-layers' self-attention adds Linear(1, 1) of the pairwise ways / 30 to its logits; node 0 is *stop*.
+the tokens that showed it. What is added to them, and the coarse layers, are in `maps.nodes`; node 0 is *stop*.
 
 The fine layers read the panorama with *stop* before it. Both sides score: s = sigmoid(FFN(both stops)) weighs global
 logits s and local ones 1 - s; a frontier that is next to the agent also gets its local logit, any other the sum of the
@@ -24,12 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from embodied.spec import POSE
-from maps.attention import CrossModalLayer, check_heads
-from maps.base import FEATURES, MapMemory, MapTokens, Memory, Text
-from maps.graph import graph_columns, nodes_of, route, visit
-from maps.panorama import ANGLES, NEIGHBOURS, NODE, PLACES, VIEWS, PanoramaEncoder, Visit, angles, directions
+from maps.attention import CrossModalLayer
+from maps.base import FEATURES, MapTokens, Memory, Text
+from maps.graph import nodes_of, route, visit
+from maps.nodes import GraphMemory
+from maps.panorama import ANGLES, NEIGHBOURS, NODE, PLACES, VIEWS, PanoramaEncoder, Visit
 
-DISTANCE, HOPS = 30.0, 10.0
 NEVER = float("-inf")
 
 
@@ -55,7 +53,7 @@ def score(width: int, inputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), norm, nn.Linear(width, 1))
 
 
-class TopologicalMap(MapMemory):
+class TopologicalMap(GraphMemory):
     """A graph of nodes as tokens, and DUET's decision among them. Observations are those of `maps.panorama`.
 
     Args:
@@ -91,21 +89,15 @@ class TopologicalMap(MapMemory):
         distances: bool = True,
         cameras: Sequence[str] = (),
     ) -> None:
-        super().__init__(width)
-        check_heads(width, heads)
+        super().__init__(width, capacity, steps, coarse_layers, heads, feed_forward, dropout, distances)
         if len(cameras) > views:
             raise ValueError(f"TopologicalMap: there are {len(cameras)} cameras, but views={views}")
-        sizes = {"features": features, "capacity": capacity, "neighbours": neighbours, "views": views, "steps": steps}
-        for name, size in sizes.items():
+        for name, size in {"features": features, "neighbours": neighbours, "views": views}.items():
             if size < 1:
                 raise ValueError(f"TopologicalMap: {name} must be at least 1, got {size}")
-        self.capacity, self.neighbours, self.views, self.steps = capacity, neighbours, views, steps
+        self.neighbours, self.views = neighbours, views
         self.cameras = tuple(cameras)
         self.panorama = PanoramaEncoder(width, features, panorama_layers, heads, feed_forward, dropout)
-        self.node_place = nn.Sequential(nn.Linear(7, width), nn.LayerNorm(width, eps=1e-12))
-        self.node_step = nn.Embedding(steps, width)
-        self.bias = nn.Linear(1, 1) if distances else None
-        self.coarse = nn.ModuleList(CrossModalLayer(width, heads, feed_forward, dropout) for _ in range(coarse_layers))
         self.fine = nn.ModuleList(CrossModalLayer(width, heads, feed_forward, dropout) for _ in range(fine_layers))
         if fine_layers:
             self.view_place = nn.Sequential(nn.Linear(14, width), nn.LayerNorm(width, eps=1e-12))
@@ -124,12 +116,10 @@ class TopologicalMap(MapMemory):
         return Memory(
             slots,
             self.device,
-            graph_columns(self.capacity)
+            self.node_columns()
             | {
                 "embedding": ((self.capacity, self.width), torch.float32, 0.0),  # a sum
                 "seen": ((self.capacity,), torch.float32, 0.0),  # of so many tokens
-                "step": ((self.capacity,), torch.int64, 0),
-                "time": ((), torch.int64, 0),
                 "heading": ((), torch.float32, 0.0),
                 "stop": ((self.capacity,), torch.float32, 0.0),
                 "near": ((self.neighbours,), torch.int64, -1),
@@ -183,32 +173,17 @@ class TopologicalMap(MapMemory):
 
     def _where(self, memory: Memory, rows: Tensor, nodes: Tensor) -> Tensor:
         """(B, N, 7): where nodes (B, N) are, seen by the agent."""
-        here, batch = memory["here"][rows], torch.arange(len(rows), device=rows.device)
-        places = memory["places"][rows]
-        chosen = places.gather(1, nodes.unsqueeze(-1).expand(-1, -1, 3))
-        heading, elevation, line = directions(places[batch, here], memory["heading"][rows], chosen)
-        way = memory["distance"][rows][batch, here].gather(1, nodes)
-        hops = memory["hops"][rows][batch, here].gather(1, nodes)
-        far = torch.stack([line / DISTANCE, way / DISTANCE, hops / HOPS], dim=-1)
-        return torch.cat([angles(heading, elevation), far], dim=-1)
+        return self.where(memory, rows, nodes, memory["places"][rows, memory["here"][rows]], memory["heading"][rows])
 
     def _nodes(self, memory: Memory, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Tokens (B, 1 + N, D), which there are, and the attention's bias (B, 1 + N, 1 + N); node 0 is *stop*."""
         count = memory["count"][rows]
         most = int(count.max()) if len(rows) else 0
-        nodes = torch.arange(most, device=rows.device).expand(len(rows), -1)
-        present = nodes < count.unsqueeze(1)
+        present = torch.arange(most, device=rows.device) < count.unsqueeze(1)
         embedding = memory["embedding"][rows, :most] / memory["seen"][rows, :most].clamp(min=1).unsqueeze(-1)
-        where = torch.where(present.unsqueeze(-1), self._where(memory, rows, nodes), 0.0)
-        nowhere = torch.tensor([0.0, 1, 0, 1, 0, 0, 0], device=rows.device).expand(len(rows), 1, -1)
-        step = nn.functional.pad(memory["step"][rows, :most], (1, 0)).clamp(max=self.steps - 1)
-        tokens = nn.functional.pad(embedding, (0, 0, 1, 0)) + self.node_step(step)
-        tokens = tokens + self.node_place(torch.cat([nowhere, where], dim=1))
-        bias = None
-        if self.bias is not None:
-            ways = memory["distance"][rows, :most, :most] / DISTANCE
-            ways = torch.where(ways.isfinite(), ways, torch.zeros_like(ways))
-            bias = self.bias(nn.functional.pad(ways, (1, 0, 1, 0)).unsqueeze(-1)).squeeze(-1)
+        place = memory["places"][rows, memory["here"][rows]]
+        placed, bias = self.placed(memory, rows, present, place, memory["heading"][rows], stop=True)
+        tokens = nn.functional.pad(embedding, (0, 0, 1, 0)) + placed
         return tokens, nn.functional.pad(present, (1, 0), value=True), bias
 
     def forward(
