@@ -42,8 +42,8 @@ class Canvas:
 
     def __init__(
         self,
-        middle: Sequence[float],
-        across: Sequence[float],
+        middle: Sequence[float] | np.ndarray,
+        across: Sequence[float] | np.ndarray,
         height: int = 512,
         up: float = math.pi / 2,
         ground: Colour = PAPER,
@@ -85,20 +85,13 @@ class Canvas:
             resolution: metres per cell.
             middle: where the grid's is.
         """
-        count = np.array(colours.shape[:2])
-        width, height = self._image.size
-        right = (np.arange(width) + 0.5 - width / 2) / self.scale
-        down = (np.arange(height) + 0.5 - height / 2) / self.scale
-        back = self._turn.T
-        index, inside = [], np.ones((height, width), bool)
-        for axis in (0, 1):
-            metres = back[axis, 0] * right[None] + back[axis, 1] * down[:, None] + self.middle[axis] - middle[axis]
-            at = np.floor(metres / resolution + count[axis] / 2).astype(np.int64)
-            inside &= (at >= 0) & (at < count[axis])
-            index.append(at.clip(0, count[axis] - 1))
-        layer = colours[index[0], index[1]]
-        layer[..., 3] *= inside
-        self._image.paste(Image.fromarray(layer[..., :3]), mask=Image.fromarray(layer[..., 3]))
+        back = self._turn.T / (self.scale * resolution)  # pixels to cells
+        corner = (self.middle - np.asarray(middle)) / resolution + np.array(colours.shape[:2]) / 2
+        corner = corner - back @ (np.array(self._image.size) / 2)
+        (a, b, c), (d, e, f) = (*back[1], corner[1]), (*back[0], corner[0])  # a grid's y runs along its columns
+        layer = Image.fromarray(np.ascontiguousarray(colours))
+        layer = layer.transform(self._image.size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.NEAREST)
+        self._image.paste(layer, mask=layer)
 
     def area(self, corners: np.ndarray, colour: Colour, edge: Colour | None = None, width: float = 1.0) -> None:
         """A polygon, (K, 2)."""
