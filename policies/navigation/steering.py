@@ -1,4 +1,4 @@
-"""From a field of remaining metres to one discrete movement: turn towards the step that leaves the least, or take it."""
+"""From a field of remaining metres to one movement: turn towards the step that leaves the least, or take it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Steering:
         return int(turns[best])
 
     def to_point(self, point: np.ndarray, agent: np.ndarray, near: float) -> int | None:
-        """The same for a point so near that up to two steps reach it, measured exactly: the turns before the first step.
+        """The same for a point that one or two steps reach, measured exactly: how many turns before the first step.
 
         Of all pairs of turns, each before a step, it takes the fewest movements that end within `near` metres of the
         point; None where no pair does.
