@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from embodied.building import build, find_class
@@ -71,6 +71,10 @@ def compose_policy(
         around = {key: value for key, value in (config or {}).items() if key != "policy"}
         whole = OmegaConf.create({**around, "policy": OmegaConf.merge(node, settings or {})})
         made: Any = OmegaConf.to_container(whole.policy, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = str(getattr(error, "full_key", "") or "a value").removeprefix("policy.")
+        given = "".join(f"{{{part}:" for part in key.split(".")) + "..." + "}" * len(key.split("."))
+        raise ValueError(f"{where}: {key} is not given: add settings={given}") from None
     except (OmegaConfBaseException, YAMLError) as error:
         raise ValueError(f"{where}: {str(error).splitlines()[0]}") from None
     return made
