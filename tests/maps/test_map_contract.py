@@ -23,6 +23,7 @@ VIEWS = {
     "smnet": {"features": F, "memory": 8, "classes": 0},
     "trans4map": {"features": F, "memory": 8, "classes": 0, "horizon": 4},
     "gridmm": {"features": F, "capacity": 64, "dropout": 0.0},
+    "waypoints": {"features": F, "dropout": 0.0},
     "voxels": {"features": F, "capacity": 400},
     "objects": {"objects": 5, "points": 16, "new_points": 8, "dropout": 0.0},
     "open_vocabulary": {"features": F},
