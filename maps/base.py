@@ -128,12 +128,35 @@ class View:
         pose: (B, V, 4, 4), float.
         labels: (B, V, H, W), int64, or None.
         features: (B, V, F, h, w), or None.
+        whole: rows and columns of the picture that the pixels are taken from, every `stride`-th of both.
     """
 
     depth: Tensor
     pose: Tensor
     labels: Tensor | None = None
     features: Tensor | None = None
+    whole: tuple[int, int] = (0, 0)
+    stride: int = 1
+
+    def every(self, stride: int) -> View:
+        """Of each block of `stride` x `stride` pixels, the one in the middle.
+
+        Raises:
+            ValueError: blocks that don't fill the picture.
+        """
+        height, width = self.depth.shape[2:]
+        if height % stride or width % stride:
+            raise ValueError(f"a picture of {height} x {width} is no whole number of blocks of stride {stride}")
+        labels = None if self.labels is None else thin(self.labels, stride)
+        return View(thin(self.depth, stride), self.pose, labels, self.features, (height, width), stride)
+
+    def pixels(self) -> tuple[Tensor, Tensor]:
+        """Rows and columns of the pixels in the whole picture, (H x W,) each, row by row."""
+        rows, columns = (
+            torch.arange(count, device=self.depth.device) * self.stride + self.stride // 2
+            for count in self.depth.shape[2:]
+        )
+        return rows.repeat_interleave(len(columns)), columns.repeat(len(rows))
 
     @classmethod
     def of(cls, observation: Mapping[str, Any], camera: str, needs: Sequence[str], device: torch.device) -> View:
@@ -175,7 +198,13 @@ class View:
             pose.float(),
             None if labels is None else labels.long(),
             None if features is None else features.float(),  # a memory is kept in single precision
+            (depth.shape[2], depth.shape[3]),
         )
+
+
+def thin(pictures: Tensor, stride: int) -> Tensor:
+    """Of pictures (B, V, H, W, ...), the pixel in the middle of each block of `stride` x `stride`."""
+    return pictures[:, :, stride // 2 :: stride, stride // 2 :: stride]
 
 
 def _tensor(observation: Mapping[str, Any], key: str, device: torch.device) -> Tensor:

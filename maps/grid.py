@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from embodied.building import check_arguments
-from maps.base import MapMemory, MapTokens, Memory, Text, View
+from maps.base import MapMemory, MapTokens, Memory, Text, View, thin
 from maps.geometry import Grid, bilinear, heading_of, unproject
 from maps.windows import EgocentricWindow
 
@@ -35,6 +35,7 @@ class Surroundings:
         near, far: depths outside of these, in metres, are not believed.
         eye: height of the camera above the floor in metres.
         ceiling: what lies higher than this above the floor, in metres, is left out.
+        stride: of so many rows and columns of pixels, one is looked at; what a step costs falls with its square.
         window: cells per side of the egocentric window that is read as tokens, a multiple of `patch`.
         patch: cells per side of what becomes one token.
 
@@ -50,19 +51,22 @@ class Surroundings:
     far: float = 5.0
     eye: float = 1.25
     ceiling: float = 1.75
+    stride: int = 1
     window: int = 64
     patch: int = 8
 
     def __post_init__(self) -> None:
         if not 1 <= self.field_of_view < 180:
             raise ValueError(f"field_of_view {self.field_of_view} should be from 1 to 179 degrees")
+        if self.stride < 1:
+            raise ValueError(f"stride {self.stride} should be at least 1")
         if not 0 <= self.near < self.far:
             raise ValueError(f"near={self.near} and far={self.far} should be depths in metres, the nearer first")
 
 
 @dataclass(frozen=True)
 class Points:
-    """Where the pixels of B agents' views lie; P = V x H x W, view by view, row by row.
+    """Where the pixels of B agents' views lie; P = V x H x W of those looked at, view by view, row by row.
 
     Attributes:
         rows: (B,) the slots.
@@ -132,7 +136,8 @@ class PlacedMemory(MapMemory):
         away = position - origin.unsqueeze(1)
         agents = torch.cat([away[..., :2], heading_of(view.pose).unsqueeze(-1)], dim=-1)
         memory["agent"][rows] = agents[:, -1]
-        points = unproject(view.depth, view.pose, self.field_of_view).flatten(1, 3)
+        points = thin(unproject(view.depth, view.pose, self.field_of_view), self.around.stride).flatten(1, 3)
+        view = view.every(self.around.stride)
         points = points - torch.cat([origin[:, None, :2], floor.unsqueeze(1)], dim=-1)
         depth = view.depth.flatten(1)
         cells, inside = self.grid.index(points[..., :2])
@@ -188,7 +193,6 @@ def pixel_features(view: View, features: int, camera: str) -> Tensor:
     batch, views, found = pictures.shape[:3]
     if found != features:
         raise ValueError(f"observation.features.{camera} has {found} features, but this map was made for {features}")
-    height, width = view.depth.shape[2:]
-    pixel = torch.arange(height * width, device=pictures.device).expand(batch * views, -1)
-    each = bilinear(pictures.flatten(0, 1).float(), pixel // width, pixel % width, height, width)
+    rows, columns = (place.expand(batch * views, -1) for place in view.pixels())
+    each = bilinear(pictures.flatten(0, 1).float(), rows, columns, *view.whole)
     return each.unflatten(0, (batch, views)).flatten(1, 2)

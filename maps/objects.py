@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from embodied.spec import IMAGES, INSTANCE
 from maps.attention import check_heads
-from maps.base import MapTokens, Memory, Text, allot
+from maps.base import MapTokens, Memory, Text, allot, thin
 from maps.geometry import scatter_sum
 from maps.grid import Columns, PlacedMemory
 from maps.pointnet import PointNet
@@ -92,7 +92,7 @@ class ObjectMap(PlacedMemory):
         self, memory: Memory, observation: Mapping[str, Any], slots: Sequence[int] | Tensor | None = None
     ) -> None:
         seen = self.place(memory, observation, slots)
-        shape = seen.view.depth.shape
+        shape = (*seen.view.depth.shape[:2], *seen.view.whole)
         instance = self._pixels(observation, INSTANCE, shape).long().flatten(1)
         colour = self._pixels(observation, IMAGES, (*shape, 3)).flatten(1, 3).float() / 127.5 - 1
         valid = seen.seen & (instance > 0)
@@ -135,7 +135,7 @@ class ObjectMap(PlacedMemory):
         found = found.unsqueeze(1) if found.ndim == len(shape) - 1 else found
         if found.shape != torch.Size(shape):
             raise ValueError(f"{key} is {tuple(found.shape)}, but should be {tuple(shape)}, as the depth is")
-        return found
+        return thin(found, self.around.stride)
 
     def _slots(self, memory: Memory, found: Tensor) -> Tensor:
         """Where objects (G, 2: episode, instance; sorted) are kept, new ones being added; -1: nowhere."""

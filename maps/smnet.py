@@ -81,6 +81,7 @@ class ProjectedMap(GridMemory):
             )
         views, height, width = points.view.depth.shape[1:]
         pixels = height * width
+        rows, columns = points.view.pixels()
         projected = []
         for view in range(views):
             part = slice(view * pixels, (view + 1) * pixels)
@@ -89,19 +90,19 @@ class ProjectedMap(GridMemory):
             image, pixel = seen.nonzero(as_tuple=True)
             cells, winners = highest(points.heights[:, part][seen], at[seen])
             image, pixel = image[winners], pixel[winners]
-            features = self._pick(found[:, view], image, pixel, height, width)
+            features = self._pick(found[:, view], image, rows[pixel], columns[pixel], points.view.whole)
             projected.append((cells // self.grid.cells, cells % self.grid.cells, features))
         return projected
 
     @staticmethod
-    def _pick(features: Tensor, image: Tensor, pixel: Tensor, height: int, width: int) -> Tensor:
-        """(G, F) features of pixels of images (B, F, h, w); pixels come in any order."""
+    def _pick(features: Tensor, image: Tensor, rows: Tensor, columns: Tensor, whole: tuple[int, int]) -> Tensor:
+        """(G, F) features of pixels of images (B, F, h, w), scaled up to `whole`; pixels come in any order."""
         picked = features.new_empty(len(image), features.shape[1])
         for row in range(len(features)):
             mine = (image == row).nonzero().squeeze(1)
             if len(mine):
-                at = pixel[mine].unsqueeze(0)
-                here = bilinear(features[row : row + 1], at // width, at % width, height, width)[0]
+                at = rows[mine].unsqueeze(0), columns[mine].unsqueeze(0)
+                here = bilinear(features[row : row + 1], *at, *whole)[0]
                 picked = picked.index_copy(0, mine, here)
         return picked
 

@@ -1,5 +1,6 @@
 """What holds for every map: its YAML builds it, slots are episodes of their own, and its tokens join the backbone."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,23 @@ def test_its_tokens_are_a_modality_of_the_language_model(name):
     assert not torch.allclose(said, readout(torch.zeros_like(read.tokens)), atol=1e-4)
     said.square().sum().backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in map_.parameters())
+
+
+@pytest.mark.parametrize("name", ["occupancy", "smnet", "voxels", "objects", "open_vocabulary"])
+def test_looking_at_every_other_pixel_is_looking_where_nothing_else_is(name, monkeypatch):
+    """What a stride leaves out is what isn't there; free space apart, of which each block's pixel speaks for all."""
+    monkeypatch.setitem(VIEWS, name, VIEWS[name] | {"new_points": 1} if name == "objects" else VIEWS[name])
+    every, other = make(name), make(name)
+    other.around = dataclasses.replace(other.around, stride=2)
+    observation = step(0)
+    kept = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    kept[1::2, 1::2] = True
+    thinned = observation | {"observation.depth.front": observation["observation.depth.front"] * kept}
+    memories = every.begin(3), other.begin(3)
+    every.update(memories[0], thinned)
+    other.update(memories[1], observation)
+    for column in set(every.every_column()) - {"looked"}:
+        torch.testing.assert_close(memories[0][column], memories[1][column], msg=column)
+    other.around = dataclasses.replace(other.around, stride=3)
+    with pytest.raises(ValueError, match="8 x 8 is no whole number of blocks of stride 3"):
+        other.update(memories[1], observation)
