@@ -159,7 +159,7 @@ class Canvas:
             rim = place + 26 * metres * np.stack([np.cos(angles), np.sin(angles)], 1)
             self.area(np.concatenate([place[None], rim]), (*AGENT, 34))
         for grown, colour in ((1.45, HALO), (1.0, AGENT)):
-            shape = np.array([(1.0, 0.0), (-0.75, 0.72), (-0.35, 0.0), (-0.75, -0.72)]) * grown - [
+            shape = np.array([(1.0, 0.0), (-0.7, 0.66), (-0.35, 0.0), (-0.7, -0.66)]) * grown - [
                 0.12 * (grown - 1),
                 0,
             ]
