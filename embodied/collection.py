@@ -11,6 +11,10 @@ which of them was faster, or how often the collection was killed and started aga
 
 With `noise`, what is executed is the expert's action plus Gaussian noise, and what is stored is the expert's action:
 the demonstrations visit states the expert would avoid, and show how to come back (DART, Laskey et al. 2017).
+
+With `policy`, an agent acts and the expert says at each step what it would have done, which is what is stored (DAgger,
+Ross et al. 2011): the demonstrations visit the states that the agent's own mistakes lead to. Episodes that fail are
+kept, since the expert's actions are right in them too.
 """
 
 from __future__ import annotations
@@ -27,8 +31,9 @@ import numpy as np
 
 from embodied.data.lerobot import begin, finalize, stage_episode
 from embodied.files import only_one, write_text
+from embodied.interaction import Policy, stack
 from embodied.progress import Progress
-from embodied.spec import ACTION, TASK
+from embodied.spec import ACTION, TASK, Embodiment, pair
 from embodied.workers import EXPERT_ACTION, EnvironmentHost, Pool, Worker, WorkerDied, WorkerError, wait, within_bounds
 
 FAILURES = "meta/failures.jsonl"
@@ -46,13 +51,25 @@ class Demonstrator:
         noise: standard deviation of the noise on executed actions, as a fraction of half the range of each dimension;
             the gripper's dimension has none, since a dropped object is no state to learn from.
         only_success: whether failed episodes are left out.
+        policy: an agent's folder: it acts, and the expert's actions are stored; None: the expert acts.
+        mix: the share of steps at which the expert acts nevertheless.
     """
 
-    def __init__(self, make: Mapping, expert: Mapping, root: str, noise: float, only_success: bool) -> None:
+    def __init__(
+        self,
+        make: Mapping,
+        expert: Mapping,
+        root: str,
+        noise: float,
+        only_success: bool,
+        policy: str | None = None,
+        mix: float = 0.0,
+    ) -> None:
         self.host = EnvironmentHost(make, expert)
-        self.root, self.noise, self.only_success = root, noise, only_success
+        self.root, self.noise, self.only_success, self.mix = root, noise, only_success, mix
         self.close = self.host.close
         self.describe = self.host.describe
+        self.policy = None if policy is None else _agent(policy, self.host.embodiment)
 
     def demonstrate(self, number: int, task: str, seed: int) -> dict[str, Any]:
         """Run the episode (task, seed) and stage it under `number`; its `success` and `length`."""
@@ -60,6 +77,9 @@ class Demonstrator:
         random = np.random.default_rng([seed, zlib.crc32(task.encode())])
         reply = self.host.reset(seed, task)
         instruction = str(reply["observation"].get(TASK, ""))
+        if self.policy is not None:
+            self.policy.reset(1)
+            self.policy.start(0, seed, task)
         length, clipped, success, ended = 0, 0, False, False
         while not ended:
             observation = reply["observation"]
@@ -68,8 +88,12 @@ class Demonstrator:
                 raise ValueError(f"the expert's action of step {length} is not finite")
             wanted, label = label, within_bounds(label, self.host.embodiment)
             clipped += not np.allclose(label, wanted, rtol=0, atol=1e-5)
+            chosen = label
+            if self.policy is not None:  # which sees every step, whoever acts
+                own = within_bounds(self.policy.act(stack([observation]), [0])[0], self.host.embodiment)
+                chosen = label if random.random() < self.mix else own
             observation.pop(TASK, None)
-            reply = self.host.step(self._disturbed(label, random))
+            reply = self.host.step(self._disturbed(chosen, random))
             for key, value in observation.items():
                 columns.setdefault(key, []).append(value)
             columns.setdefault(ACTION, []).append(label)
@@ -94,6 +118,14 @@ class Demonstrator:
         if spec.gripper is not None:
             disturbance[spec.gripper] = 0
         return within_bounds(action + disturbance, self.host.embodiment)
+
+
+def _agent(folder: str, body: Embodiment) -> Policy:
+    from embodied.agent import Agent  # only here: a worker without an agent starts without torch
+
+    agent = Agent.from_pretrained(folder)
+    pair(agent=agent.embodiment, environment=body)
+    return agent
 
 
 @dataclass
@@ -126,6 +158,8 @@ def collect(
     images: str = "image",
     only_success: bool = True,
     progress: TextIO | None = None,
+    policy: str | Path | None = None,
+    mix: float = 0.0,
 ) -> Summary:
     """Collect `episodes` expert episodes of each task into `<out>`, or go on where that was interrupted.
 
@@ -139,10 +173,11 @@ def collect(
         images: `image` or `video`.
         only_success: replace failed episodes by the next seed.
         progress: where the progress line goes; None for nowhere.
+        policy, mix: see `Demonstrator`; with a policy, failed episodes are kept.
 
     Raises:
-        ValueError: a bad argument; the folder holds something else; the environment raised (with task and seed); the
-            expert fails so often that the episodes would never come together.
+        ValueError: a bad argument; the policy is another body's; the folder holds something else; the environment
+            raised (with task and seed); the expert fails so often that the episodes would never come together.
     """
     if episodes < 1 or num_workers < 1:
         raise ValueError(f"episodes and num_workers are at least 1, got episodes={episodes} num_workers={num_workers}")
@@ -154,7 +189,12 @@ def collect(
     if not env.get("expert"):
         raise ValueError(f"{name} has no expert to collect from: its config names none under env.expert")
     root = Path(out)
+    if not 0 <= mix <= 1 or (mix and policy is None):
+        raise ValueError(f"mix is the expert's share of the steps that a policy acts in, from 0 to 1, got {mix}")
+    only_success = only_success and policy is None
     how = {"make": env["make"], "expert": env["expert"], "noise": noise, "only_success": only_success}
+    if policy is not None:
+        how |= {"policy": str(Path(policy).absolute()), "mix": mix}
     pool = {**how, "root": str(root.absolute())}
     with only_one(root, "collection"), Pool(name, Demonstrator, pool, num_workers) as workers:
         embodiment = workers.embodiment

@@ -2,6 +2,9 @@
 
     embodied-collect env=metaworld/button-press-topdown episodes=50 seed=0 out=data/button
 
+With policy=runs/x the agent acts and the expert's actions are stored (DAgger); embodied-dataset action=merge puts
+rounds together.
+
 The same command continues what was interrupted, and extends a dataset when `episodes` is larger than before.
 """
 
@@ -20,8 +23,16 @@ from embodied.progress import clock
 def work(config: DictConfig) -> dict[str, Any]:
     """Collect; `episodes`, `failures` (seeds left out) and `seconds`."""
     from embodied.collection import collect
+    from embodied.evaluation.policies import locate_policy
 
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    policy = None
+    if plain["policy"] is not None:
+        policy = locate_policy(plain["policy"]).folder
+        if policy is None:
+            raise ValueError(
+                f"policy={plain['policy']} is no agent: name the folder of a run, a checkpoint or an agent"
+            )
     begun = time.monotonic()
     summary = collect(
         plain["env"],
@@ -33,6 +44,8 @@ def work(config: DictConfig) -> dict[str, Any]:
         images=plain["image_storage"],
         only_success=plain["only_success"],
         progress=sys.stderr,
+        policy=policy,
+        mix=plain["mix"],
     )
     seconds = time.monotonic() - begun
     left_out = f"; the expert failed on {summary.failures} seeds, which were left out" if summary.failures else ""
