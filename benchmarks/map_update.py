@@ -32,6 +32,7 @@ from maps.topological import TopologicalMap
 from maps.trans4map import Trans4Map
 from maps.value import ValueMap
 from maps.voxels import VoxelMap
+from maps.waypoints import WaypointMap
 
 FEATURES = 64
 """Width of the image features, a picture of an eighth of the pixels per side."""
@@ -176,7 +177,8 @@ def every_map(width: int, steps: int) -> dict[str, MapMemory]:
         "objects": ObjectMap(width, surroundings=around),
         "open_vocabulary": OpenVocabularyMap(width, FEATURES, surroundings=around),
         "value": ValueMap(width, surroundings=around),
-        "topological": TopologicalMap(width, FEATURES, capacity=steps + 6),
+        "waypoints": WaypointMap(width, FEATURES),
+        "topological": TopologicalMap(width, FEATURES, capacity=steps + steps // 50 + 4),
     }
 
 
