@@ -67,6 +67,7 @@ class Episode:
         kind: what the plan leads to: `object`, `point` or `frontier`.
         age: steps since the plan was made. known: cells of the wanted object when it was made.
         avoided: cells of frontiers and objects that turned out not to be reachable.
+        failed: (F, 3) where it was and looked when a step led nowhere.
         last: the agent and the movement before, to notice that a step failed.
     """
 
@@ -78,6 +79,7 @@ class Episode:
     known: int = 0
     target: np.ndarray | None = None
     avoided: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    failed: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
     last: tuple[np.ndarray, str] | None = None
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
 
@@ -99,6 +101,7 @@ class FrontierExplorer(Policy):
         sure: points on the map that make an object believed.
         opaque: the category of walls, through which nothing is reached.
         patience: steps after which it plans anew.
+        unknown: what a metre costs on the way to a point where nobody has looked; where it is free it costs 1.
 
     Raises:
         ValueError: a body without these actions, without depth, or that sees neither point nor categories.
@@ -121,6 +124,7 @@ class FrontierExplorer(Policy):
         sure: int = 3,
         opaque: int = 1,
         patience: int = 8,
+        unknown: float = 1.5,
     ) -> None:
         names = embodiment.action.names
         if embodiment.action.kind != "categorical" or not set(MOVES) <= set(names):
@@ -135,7 +139,7 @@ class FrontierExplorer(Policy):
         self.embodiment = embodiment
         self.grid, self.frontiers, self.goals, self.values, self.scorer = grid, frontiers, goals, values, scorer
         self.radius, self.comfort, self.reach, self.near = radius, comfort, reach, near
-        self.sure, self.opaque, self.patience = sure, opaque, patience
+        self.sure, self.opaque, self.patience, self.unknown = sure, opaque, patience, unknown
         self.steering = Steering(forward, math.radians(turn), grid.grid.size, grid.grid.resolution)
         felt = embodiment.state.names if embodiment.state else ()
         self.point = [felt.index(name) for name in GOAL] if set(GOAL) <= set(felt) else None
@@ -183,8 +187,7 @@ class FrontierExplorer(Policy):
         elif self.grid.classes and semantic not in seen:
             seen[semantic] = np.full(np.shape(seen[DEPTH + self.grid.camera]), -1)  # who goes to a point needs none
         for row in fresh:
-            turns = round(2 * math.pi / self.steering.turn)
-            self.episodes[slots[row]].spin = 0 if self.point is not None else turns
+            self.episodes[slots[row]].spin = round(2 * math.pi / self.steering.turn)
         self.grid.update(self.memory, seen, slots)
         if self.values is not None:
             seen["observation.value"] = self.scorer.score(observations, texts)
@@ -209,6 +212,7 @@ class FrontierExplorer(Policy):
         if np.linalg.norm(agent[:2] - before[:2]) < 0.2 * step:
             ahead = agent[:2] + (self.radius + 0.1) * np.array([math.cos(agent[2]), math.sin(agent[2])])
             self.grid.block(self.memory, slot, torch.tensor(ahead[None], dtype=torch.float32))
+            episode.failed = np.concatenate([episode.failed, agent[None]])
             episode.plan = None
 
     def _next(self, episode: Episode, slot: int, agent: np.ndarray, state: np.ndarray) -> str:
@@ -218,11 +222,14 @@ class FrontierExplorer(Policy):
                 return "stop"
             angle = agent[2] + math.atan2(sine, cosine)
             episode.target = agent[:2] + away * np.array([math.cos(angle), math.sin(angle)])
-            if away < 1.5 * self.steering.forward + self.near:
-                turns = self.steering.to_point(episode.target, agent, self.near)
+            occupied = self.grid.occupied(self.memory)[slot].numpy()
+            if away < 2 * self.steering.forward + self.near and self.steering.clear(
+                occupied, agent[:2], episode.target
+            ):
+                turns = self.steering.to_point(episode.target, agent, self.near, episode.failed)
                 if turns is not None:
                     return _movement(turns)
-        elif episode.spin and not self._seen(episode, slot).any():
+        if episode.spin and not (self.point is None and self._seen(episode, slot).any()):
             episode.spin -= 1
             return "turn_left"
         for _ in range(3):
@@ -232,7 +239,7 @@ class FrontierExplorer(Policy):
                 break
             if episode.kind == "object" and self._remains(episode, agent) < self.grid.grid.resolution / 2:
                 return "stop"
-            turns = self.steering.towards(episode.plan, agent)
+            turns = self.steering.towards(episode.plan, agent, episode.failed)
             if turns is not None:
                 return _movement(turns)
             if episode.kind == "object" and self._remains(episode, agent) < ARRIVED:
@@ -276,7 +283,7 @@ class FrontierExplorer(Policy):
             wanted = self._seen(episode, slot)
             episode.known = int(wanted.sum())
         for share in NARROWER:
-            unknown = 1.5 if self.point is not None else None
+            unknown = self.unknown if self.point is not None else None
             cost = walking_cost(occupied, known, resolution, share * self.radius, self.comfort, unknown)
             around = np.hypot(*np.ogrid[-row : len(known) - row, -column : len(known) - column])
             here = (around * resolution <= self.radius + 0.15) & ~occupied & ~np.isfinite(cost)

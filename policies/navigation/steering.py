@@ -10,6 +10,7 @@ import numpy as np
 
 TURN_PRICE = 0.03
 """Metres that a turn is deemed to cost."""
+NOWHERE = np.zeros((0, 3))
 BETTER = 0.02
 """A step that saves less, in metres, is not worth making."""
 
@@ -48,12 +49,30 @@ class Steering:
         best = (field[near[..., 0], near[..., 1]] + way).min(1)
         return np.where(np.isfinite(field[cells[:, 0], cells[:, 1]]), best, np.inf)
 
-    def towards(self, field: np.ndarray, agent: np.ndarray) -> int | None:
+    def barred(self, agent: np.ndarray, angles: np.ndarray, failed: np.ndarray) -> np.ndarray:
+        """(N,), bool: whether a step at some angles (N,) failed before from about here.
+
+        Args:
+            agent: (3,) x, y, heading.
+            failed: (F, 3) where the agent was and looked when a step led nowhere.
+        """
+        near = np.linalg.norm(failed[:, :2] - agent[:2], axis=1) < self.forward / 2
+        away = angles[:, None] - failed[near, 2]
+        return (np.cos(away) > math.cos(self.turn / 2)).any(1)
+
+    def clear(self, occupied: np.ndarray, start: np.ndarray, end: np.ndarray) -> bool:
+        """Whether nothing is in the way on the straight line between two places (2,)."""
+        steps = max(2, math.ceil(4 * float(np.linalg.norm(end - start)) / self.resolution))
+        cells = self.cell(start + np.linspace(0, 1, steps)[:, None] * (end - start))
+        return not bool(occupied[cells[:, 0], cells[:, 1]].any())
+
+    def towards(self, field: np.ndarray, agent: np.ndarray, failed: np.ndarray = NOWHERE) -> int | None:
         """How many turns (left is positive) before the step that leaves the least; None where no step gets nearer.
 
         Args:
             field: (S, S), see `policies.navigation.ways`.
             agent: (3,) x, y, heading.
+            failed: see `barred`.
         """
         half = max(1, math.ceil(math.pi / self.turn))
         turns = np.array(sorted(range(-half, half + 1), key=abs))
@@ -61,14 +80,14 @@ class Steering:
         ahead = np.stack([np.cos(angle), np.sin(angle)], -1)
         ends, middles = agent[:2] + self.forward * ahead, agent[:2] + self.forward / 2 * ahead
         cost = self.left_over(field, ends) + TURN_PRICE * np.abs(turns)
-        cost[~np.isfinite(self.left_over(field, middles))] = np.inf
+        cost[~np.isfinite(self.left_over(field, middles)) | self.barred(agent, angle, failed)] = np.inf
         best = int(np.argmin(cost))
         here = float(self.left_over(field, agent[None, :2])[0])
         if not np.isfinite(cost[best]) or cost[best] - TURN_PRICE * abs(turns[best]) > here - BETTER:
             return None
         return int(turns[best])
 
-    def to_point(self, point: np.ndarray, agent: np.ndarray, near: float) -> int | None:
+    def to_point(self, point: np.ndarray, agent: np.ndarray, near: float, failed: np.ndarray = NOWHERE) -> int | None:
         """The same for a point that one or two steps reach, measured exactly: how many turns before the first step.
 
         Of all pairs of turns, each before a step, it takes the fewest movements that end within `near` metres of the
@@ -82,7 +101,9 @@ class Steering:
         twice = once[:, None] + self.forward * np.stack([np.cos(second), np.sin(second)], -1)
         moves = np.concatenate([np.abs(turns) + 1, (np.abs(turns)[:, None] + np.abs(turns) + 2).ravel()])
         away = np.concatenate([np.linalg.norm(once - point, axis=1), np.linalg.norm(twice - point, axis=-1).ravel()])
-        if not (away < near).any():
+        stuck = self.barred(agent, first, failed)
+        fits = (away < near) & ~np.concatenate([stuck, np.repeat(stuck, len(turns))])
+        if not fits.any():
             return None
-        best = int(np.argmin(np.where(away < near, moves + away, np.inf)))
+        best = int(np.argmin(np.where(fits, moves + away, np.inf)))
         return int(turns[best if best < len(turns) else (best - len(turns)) // len(turns)])
