@@ -12,7 +12,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 VENV ?= .venv
-EXTRAS ?= mujoco,pybullet,pusht,aloha,nav,lmms,dev
+EXTRAS ?= mujoco,pybullet,pusht,aloha,nav,look,lmms,dev
 TASK ?= door-open
 DEMO ?= runs/quickstart
 BIN := $(VENV)/bin

@@ -243,7 +243,7 @@ class EnvironmentHost:
         """Begin the episode that (task, seed) names.
 
         Returns:
-            `observation`; and where it is filmed `drawings`: the environment's, and a rendering where there would be
+            `observation`; and where it is filmed the environment's `drawings`, and a `rendering` where there would be
             nothing else to see.
         """
         observation, _ = self.env.reset(seed=seed, options={"task": task})
@@ -282,9 +282,8 @@ class EnvironmentHost:
             seen["observation"][EXPERT_ACTION] = np.asarray(self.expert.act(), np.float32).reshape(-1)
         if filmed:
             seen["drawings"] = self.drawings()
-            sights = seen["drawings"] or any(key.startswith(IMAGES) for key in observation)
-            if not sights and (rendering := self.render()) is not None:
-                seen["drawings"] = {"rendering": rendering}
+            if not seen["drawings"] and not any(key.startswith(IMAGES) for key in observation):
+                seen["rendering"] = self.render()
         return seen
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def work(config: DictConfig) -> dict[str, Any]:
     Of a task instead `score` with `low`, `high` and `n`, and each of its figures by name.
     """
     if config.get("task"):
+        if config.get("rerun"):
+            raise ValueError(f"rerun={config.rerun} records episodes in an environment, and task= has none")
         from embodied.evaluation.tasks.run import evaluate
 
         if "data" in config and OmegaConf.is_missing(config.data, "root"):
@@ -43,6 +46,7 @@ def work(config: DictConfig) -> dict[str, Any]:
     if "name" not in (config.get("env") or {}):
         raise ValueError("env is not given: add env=metaworld/... or another environment, or task=... for a task")
     from embodied.evaluation.journal import Journal
+    from embodied.evaluation.recording import Recording, check
     from embodied.evaluation.report import write_report
     from embodied.evaluation.results import EpisodeRecord, write_eval_info, write_rows
     from embodied.evaluation.rollout import Environments, rollout
@@ -53,6 +57,10 @@ def work(config: DictConfig) -> dict[str, Any]:
     for key, least in {"episodes": 1, "num_envs": 1, "seed": 0, "videos": 0, "retries": 0, "timeout": 1}.items():
         if plain[key] < least:
             raise ValueError(f"{key} is {least} or more, got {key}={plain[key]}")
+    if plain["rerun"]:
+        check(plain["rerun"])
+        if not plain["videos"]:
+            raise ValueError(f"rerun={plain['rerun']} records the episodes that are filmed, and videos=0 films none")
     env, out = plain["env"] | {"name": split_name(plain["env"])}, Path(plain["out"])
     source = locate_policy(plain["policy"], source=plain["source"], settings=plain["settings"], config=plain)
     identity = {**source.identity(), "env": {"name": env["name"], "make": env["make"]}, "seed": plain["seed"]}
@@ -87,7 +95,16 @@ def work(config: DictConfig) -> dict[str, Any]:
 
         group = env["name"].split("/")[0]
         limits = {key: plain[key] for key in ("retries", "timeout", "out_of_bounds")}
-        rollout(policy, environments, todo, group=group, videos=filmed, out=out, on_episode=note, **limits)
+        with ExitStack() as stack:
+            recording = None
+            if plain["rerun"] and filmed.intersection(todo):
+                recording = stack.enter_context(Recording(plain["rerun"], environments.embodiment))
+            elif plain["rerun"]:
+                print("rerun: the episodes to record were run before the interruption", file=sys.stderr)
+            rollout(
+                policy, environments, todo, group=group, videos=filmed, out=out, on_episode=note,
+                recording=recording, **limits,
+            )  # fmt: skip
         seconds = time.monotonic() - begun
         info = write_eval_info(
             out,

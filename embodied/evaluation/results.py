@@ -62,6 +62,7 @@ class EpisodeRecord:
         retries: how often the episode was started again after its worker died.
         seconds: wall time. inference_ms: mean time per step that the policy took, its share of the batch.
         video: path relative to the result folder; None where none was made.
+        still: the same of a picture of what environment and policy drew last (`embodied.interaction.Drawings`).
         error: why the episode could not be finished; it then counts as a failure. None where it could.
         measures: what else the environment says the episode came to (`info["measures"]`: SPL, ...), by name.
         prediction, reference: rows for `embodied-score`, where the environment has them; see `write_rows`.
@@ -85,6 +86,7 @@ class EpisodeRecord:
     measures: Mapping[str, float] = field(default_factory=dict)
     prediction: Mapping[str, Any] | None = None
     reference: Mapping[str, Any] | None = None
+    still: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -104,6 +106,7 @@ class EpisodeRecord:
             "inference_ms": _finite(self.inference_ms),
             "video": self.video,
             "error": self.error,
+            **({"still": self.still} if self.still else {}),
             **({"measures": {name: _finite(value) for name, value in self.measures.items()}} if self.measures else {}),
         }
 

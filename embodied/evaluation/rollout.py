@@ -20,8 +20,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from embodied.building import nearest
+from embodied.evaluation.recording import Recording
 from embodied.evaluation.results import EpisodeRecord
-from embodied.evaluation.video import EpisodeVideo
+from embodied.evaluation.video import EpisodeVideo, write_still
 from embodied.interaction import Policy, stack
 from embodied.spec import IMAGES, TASK, pair
 from embodied.workers import EnvironmentHost, Pool, Worker, WorkerDied, WorkerError, wait, within_bounds
@@ -93,6 +94,7 @@ def rollout(
     timeout: float = 300.0,
     refill: bool = True,
     out_of_bounds: OutOfBounds = "clip",
+    recording: Recording | None = None,
 ) -> list[EpisodeRecord]:
     """Run each episode once.
 
@@ -109,6 +111,7 @@ def rollout(
         refill: False starts new episodes only when all slots have ended, as lock-step evaluators do: to compare with.
         out_of_bounds: an action outside the embodiment's bounds is clipped to them and counted (`clip`), or its episode
             ends as failed (`fail`). One that is not finite always does, and is counted too.
+        recording: where the filmed episodes are written for Rerun, too.
 
     Returns:
         One record per episode, in the order of `episodes`.
@@ -127,11 +130,12 @@ def rollout(
         with Environments(env, max(1, min(num_envs, len(episodes))), expert=wants_expert(policy)) as environments:
             return rollout(
                 policy, environments, episodes, group=group, videos=videos, out=out, on_episode=on_episode,
-                retries=retries, timeout=timeout, refill=refill, out_of_bounds=out_of_bounds,
+                retries=retries, timeout=timeout, refill=refill, out_of_bounds=out_of_bounds, recording=recording,
             )  # fmt: skip
     run = _Rollout(
-        policy, env, episodes, group, set(videos), Path(out or "."), on_episode, retries, timeout, refill, out_of_bounds
-    )
+        policy, env, episodes, group, set(videos), Path(out or "."), on_episode, retries, timeout, refill,
+        out_of_bounds, recording,
+    )  # fmt: skip
     return run.run()
 
 
@@ -154,6 +158,7 @@ class _Rollout:
         timeout: float,
         refill: bool,
         out_of_bounds: OutOfBounds,
+        recording: Recording | None,
     ) -> None:
         if policy.embodiment is not None:
             pair(agent=policy.embodiment, env=environments.embodiment)
@@ -163,6 +168,7 @@ class _Rollout:
         self.policy, self.environments, self.episodes = policy, environments, list(episodes)
         self.group, self.videos, self.out, self.on_episode = group, videos, out, on_episode
         self.retries, self.timeout, self.refill, self.out_of_bounds = retries, timeout, refill, out_of_bounds
+        self.recording = recording
         self.queue = deque(range(len(episodes)))
         self.slots = [_Slot(number, worker) for number, worker in enumerate(environments.workers)]
         self.records: dict[int, EpisodeRecord] = {}
@@ -210,6 +216,8 @@ class _Rollout:
         slot.clipped, slot.broken, slot.measures, slot.rows = 0, 0, {}, {}
         slot.filmed, slot.cameras, slot.truth, slot.belief = (task, seed) in self.videos, {}, {}, {}
         self.policy.start(slot.number, seed, task)
+        if self.recording is not None:
+            self.recording.begin((task, seed))
         try:
             slot.worker.ask("reset", seed=seed, task=task, filmed=slot.filmed)
         except WorkerDied as death:
@@ -235,9 +243,11 @@ class _Rollout:
         if slot.filmed:
             slot.cameras = {key: value for key, value in observation.items() if key.startswith(IMAGES)}
             slot.truth = reply["drawings"]
+            if reply.get("rendering") is not None:
+                slot.cameras = {"rendering": reply["rendering"]}
         ended = reply.get("terminated") or reply.get("truncated") or len(slot.rewards) >= self.environments.max_steps
         if ended:
-            self._film(slot)  # the policy is not asked any more: what it believed last stays
+            self._film(slot, observation)  # the policy is not asked any more: what it believed last stays
             self._finish(slot)
         else:
             slot.observation = observation
@@ -259,10 +269,10 @@ class _Rollout:
             )
         for slot, action in zip(due, actions, strict=True):
             slot.inference += seconds / len(due)
-            slot.observation = None
+            seen, slot.observation = slot.observation, None
             if slot.filmed:
                 slot.belief = dict(self.policy.drawings(slot.number))
-                self._film(slot)
+                self._film(slot, seen or {})
             if numeric and not np.isfinite(action).all():
                 slot.broken += 1
                 self._finish(slot, f"the action of step {len(slot.rewards)} was not finite")
@@ -291,7 +301,10 @@ class _Rollout:
         task, seed = self.episodes[slot.index]
         length = len(slot.rewards)
         success = slot.success and error is None
-        video = None
+        video = still = None
+        if drawings := slot.truth | slot.belief:
+            file = write_still(self._video(slot).with_suffix(".png"), drawings)
+            still = str(file.relative_to(self.out))
         if slot.video is not None:
             slot.video.end(success)
             slot.video.__exit__(None, None, None)
@@ -311,11 +324,14 @@ class _Rollout:
             seconds=time.monotonic() - slot.started,
             inference_ms=1000 * slot.inference / max(length, 1),
             video=video,
+            still=still,
             error=error,
             measures=slot.measures,
             **slot.rows,
         )
         self.records[slot.index] = record
+        if self.recording is not None:
+            self.recording.end(record)
         slot.index = -1
         if self.on_episode is not None:
             self.on_episode(record)
@@ -331,16 +347,22 @@ class _Rollout:
         slot.worker = self.environments.replace(slot.worker)
         self._start(slot)
 
-    def _film(self, slot: _Slot) -> None:
+    def _film(self, slot: _Slot, observation: Mapping[str, Any]) -> None:
         """One more picture: what is seen now, and beside it what the policy believes of it."""
         drawings = slot.truth | slot.belief
+        if self.recording is not None:
+            self.recording.step(self.episodes[slot.index], observation, drawings, self.policy.cloud(slot.number))
         if not slot.cameras and not drawings:
             return
-        task, seed = self.episodes[slot.index]
         if slot.video is None:
-            file = self.out / "videos" / f"{task.replace('/', '_')}_{seed}.mp4"
-            slot.video = EpisodeVideo(file, self.environments.embodiment.rate, slot.instruction).__enter__()
+            slot.video = EpisodeVideo(
+                self._video(slot), self.environments.embodiment.rate, slot.instruction
+            ).__enter__()
         slot.video.add(slot.cameras, drawings)
+
+    def _video(self, slot: _Slot) -> Path:
+        task, seed = self.episodes[slot.index]
+        return self.out / "videos" / f"{task.replace('/', '_')}_{seed}.mp4"
 
 
 def _abandon(slot: _Slot) -> None:

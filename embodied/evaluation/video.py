@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -121,16 +121,7 @@ class EpisodeVideo:
                 )
             )
         tallest = max((view.height for view in views), default=0) or max(len(pixels) for pixels in drawings.values())
-        for pixels in drawings.values():
-            drawn = Image.fromarray(pixels)
-            views.append(drawn.resize((round(drawn.width * tallest / drawn.height), tallest), Image.Resampling.LANCZOS))
-        width, height = sum(view.width for view in views), max(view.height for view in views)
-        picture = Image.new("RGB", (width, height), BACKGROUND)
-        left = 0
-        for view in views:
-            picture.paste(view, (left, (height - view.height) // 2))
-            left += view.width
-        return picture
+        return _in_a_row([*views, *(_of_height(pixels, tallest) for pixels in drawings.values())])
 
     def _captioned(self, picture: Image.Image, note: str, colour: tuple[int, int, int]) -> Image.Image:
         # H.264 with yuv420p wants even sides
@@ -163,6 +154,29 @@ def cameras_of(images: Mapping[str, Any]) -> dict[str, np.ndarray]:
     if not found:
         raise ValueError(f"no picture among {', '.join(images) or 'nothing'}: a video needs an observation with images")
     return found
+
+
+def write_still(path: Path, drawings: Mapping[str, np.ndarray]) -> Path:
+    """Write drawings side by side as a PNG, as high as the highest; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tallest = max(len(pixels) for pixels in drawings.values())
+    with atomic_file(path) as temporary:
+        _in_a_row([_of_height(pixels, tallest) for pixels in drawings.values()]).save(temporary, "PNG")
+    return path
+
+
+def _of_height(pixels: np.ndarray, height: int) -> Image.Image:
+    drawn = Image.fromarray(pixels)
+    return drawn.resize((max(1, round(drawn.width * height / drawn.height)), height), Image.Resampling.LANCZOS)
+
+
+def _in_a_row(views: Sequence[Image.Image]) -> Image.Image:
+    width, height = sum(view.width for view in views), max(view.height for view in views)
+    picture, left = Image.new("RGB", (width, height), BACKGROUND), 0
+    for view in views:
+        picture.paste(view, (left, (height - view.height) // 2))
+        left += view.width
+    return picture
 
 
 def _open_stream(container: Any, fps: int, width: int, height: int) -> Any:
