@@ -119,7 +119,7 @@ class FrontierExplorer(Policy):
         turn: float = 30.0,
         radius: float = 0.2,
         comfort: float = 0.45,
-        reach: float = 0.7,
+        reach: float = 0.85,
         near: float = 0.18,
         sure: int = 3,
         opaque: int = 1,
