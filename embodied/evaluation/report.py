@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.parse import quote
 
@@ -34,6 +35,9 @@ from embodied.files import write_text
 REPORT = "report.html"
 MANY = 300
 """Beyond this many episodes their tiles shrink to coloured squares."""
+ACRONYMS = {"spl": "SPL", "ppl": "PPL", "ndtw": "nDTW", "sdtw": "SDTW"}
+TELLING = ("spl", "ndtw", "progress", "distance_to_goal")
+"""Measures that stand below a video."""
 
 
 def write_report(out: str | Path) -> Path:
@@ -56,6 +60,7 @@ def report(info: Mapping[str, Any]) -> str:
         *map(note, warnings(info)),
         command(info["command"]) if info.get("command") else "",
         _tasks(info),
+        _measures(info),
         _videos(info),
         _episodes(info["episodes"]),
         _distributions(info["episodes"]),
@@ -144,23 +149,59 @@ def _tasks(info: Mapping[str, Any]) -> str:
     return section("Tasks", interval_rows(rows), about)
 
 
+def _measures(info: Mapping[str, Any]) -> str:
+    """What the environment says episodes came to, beside success."""
+    tasks: dict[str, list[Mapping[str, Any]]] = {}
+    for episode in info["episodes"]:
+        tasks.setdefault(episode["task"], []).append(episode.get("measures") or {})
+    rows = []
+    for task, measured in tasks.items():
+        for name in dict.fromkeys(name for measures in measured for name in measures if name != "success"):
+            values = [measures[name] for measures in measured if measures.get(name) is not None]
+            if not values:
+                continue
+            figures = (sum(values) / len(values), median(values), min(values), max(values))
+            cells = (_named(name), *(number(figure, 3) for figure in figures), text(len(values)))
+            rows.append((*([text(task)] if len(tasks) > 1 else []), *cells))
+    if not rows:
+        return ""
+    header = (*(["Task"] if len(tasks) > 1 else []), "Measure", "Mean", "Median", "Lowest", "Highest", "Episodes")
+    right = tuple(range(len(header) - 5, len(header)))
+    about = "Over all episodes, failed ones too, as the environment measures them; distances in metres."
+    return section("Measures", f'<div class="card">{table(header, rows, right=right)}</div>', about)
+
+
+def _named(measure: str) -> str:
+    """`soft_spl` as `Soft SPL`."""
+    words = [ACRONYMS.get(word, word) for word in measure.split("_")]
+    return text(" ".join([words[0] if words[0] in ACRONYMS.values() else words[0].capitalize(), *words[1:]]))
+
+
 def _videos(info: Mapping[str, Any]) -> str:
     filmed = [e for e in info["episodes"] if e.get("video")]
     if not filmed:
         return ""
     several = len(info["per_task"]) > 1
-    wide = " wide" if len((info.get("embodiment") or {}).get("cameras") or ()) > 1 else ""
+    still = any(e.get("still") for e in filmed)
+    wide = " wide" if still or len((info.get("embodiment") or {}).get("cameras") or ()) > 1 else ""
     clips = "".join(_clip(episode, several, wide) for episode in filmed)
-    return section("Videos", f'<div class="clips">{clips}</div>', "Point at one to play it.")
+    about = "Point at one to play it." + (" Beside it: the maps as the episode ended." if still else "")
+    return section("Videos", f'<div class="clips">{clips}</div>', about)
 
 
 def _clip(episode: Mapping[str, Any], named: bool, wide: str) -> str:
     task = f"<p>{text(episode['task'])}</p>" if named else ""
+    still, mapped = "", ""
+    if episode.get("still"):
+        what = f"the maps of seed {episode['seed']} as it ended"
+        still, mapped = f'<img src="{_url(episode["still"])}" alt="{text(what)}" loading="lazy">', " mapped"
+    shown = {name: value for name, value in (episode.get("measures") or {}).items() if name in TELLING}
+    came = "".join(f"<span>{_named(name)} {number(value, 2)}</span>" for name, value in shown.items())
     return (
-        f'<div class="clip {_outcome(episode)}{wide}">'
-        f'<video src="{_url(episode["video"])}#t=0.01" muted loop playsinline preload="metadata"></video>'
+        f'<div class="clip {_outcome(episode)}{wide}{mapped}"><div class="seen">'
+        f'<video src="{_url(episode["video"])}#t=0.01" muted loop playsinline preload="metadata"></video>{still}</div>'
         f'<p><span class="mark">{_sign(episode)}</span>'
-        f"<span>seed {text(episode['seed'])}</span><span>{text(episode['length'])} steps</span></p>{task}</div>"
+        f"<span>seed {text(episode['seed'])}</span>{came}<span>{text(episode['length'])} steps</span></p>{task}</div>"
     )
 
 
