@@ -67,9 +67,12 @@ class TopologicalMap(GraphMemory):
         distances: whether attention among nodes knows the ways between them (GASA).
         cameras: of the views, where each is a picture of its own (`observation.features.<camera>`), in the order of
             `observation.angles`; none: `observation.features` holds them all.
+        candidates: whether *stop* and the neighbours follow the nodes as tokens once more, from the fine layers and
+            numbered as the actions are (NaviLLM's schema: history, then candidates; Zheng et al. 2024, arXiv
+            2312.02010, whose classifier is a categorical head on the readout).
 
     Raises:
-        ValueError: a size that no map has.
+        ValueError: a size that no map has; candidates without fine layers.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class TopologicalMap(GraphMemory):
         dropout: float = 0.1,
         distances: bool = True,
         cameras: Sequence[str] = (),
+        candidates: bool = False,
     ) -> None:
         super().__init__(width, capacity, steps, coarse_layers, heads, feed_forward, dropout, distances)
         if len(cameras) > views:
@@ -103,6 +107,9 @@ class TopologicalMap(GraphMemory):
             self.view_place = nn.Sequential(nn.Linear(14, width), nn.LayerNorm(width, eps=1e-12))
             self.score_coarse, self.score_fine = score(width, width), score(width, width)
             self.weigh = score(width, 2 * width)
+        if candidates and not fine_layers:
+            raise ValueError("TopologicalMap: candidates are told by the fine layers: fine_layers is at least 1")
+        self.number = nn.Embedding(1 + neighbours, width) if candidates else None
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -189,8 +196,20 @@ class TopologicalMap(GraphMemory):
     def forward(
         self, memory: Memory, text: Text | None = None, slots: Sequence[int] | Tensor | None = None
     ) -> MapTokens:
-        """*Stop* and the nodes, after the coarse layers: N + 1 tokens, N the most nodes that one of the slots has."""
-        tokens, present, bias = self._nodes(memory, memory.rows(slots))
+        """*Stop* and the nodes, after the coarse layers: N + 1 tokens, N the most nodes that one of the slots has.
+
+        With `candidates`, 1 + neighbours more.
+        """
+        rows = memory.rows(slots)
+        nodes = self._coarse(memory, text, rows)
+        if self.number is None:
+            return nodes
+        around, count = self.panorama_tokens(memory, text, rows), self.number.num_embeddings
+        tokens = torch.cat([nodes.tokens, around.tokens[:, :count] + self.number.weight], dim=1)
+        return MapTokens(tokens, torch.cat([nodes.present, around.present[:, :count]], dim=1))
+
+    def _coarse(self, memory: Memory, text: Text | None, rows: Tensor) -> MapTokens:
+        tokens, present, bias = self._nodes(memory, rows)
         for layer in self.coarse:
             tokens = layer(tokens, present, text, bias)
         return MapTokens(tokens, present)
@@ -217,7 +236,7 @@ class TopologicalMap(GraphMemory):
         if not len(self.fine):
             raise ValueError("a TopologicalMap with fine_layers=0 has tokens to read, but decides nothing")
         rows = memory.rows(slots)
-        nodes, around = self(memory, text, rows), self.panorama_tokens(memory, text, rows)
+        nodes, around = self._coarse(memory, text, rows), self.panorama_tokens(memory, text, rows)
         balance = torch.sigmoid(self.weigh(torch.cat([nodes.tokens[:, 0], around.tokens[:, 0]], dim=-1)))
         visited = memory["visited"][rows, : nodes.tokens.shape[1] - 1]
         near = memory["near"][rows]

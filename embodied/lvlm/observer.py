@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from embodied.building import build, find_class, nearest
 from embodied.contracts import MapEncoder, Readout, Text
@@ -181,7 +182,8 @@ class Observer(nn.Module):
         backbone = build(dict(config["backbone"]), (nn.Module,), vocabulary=len(tokenizer))
         count = min(1, len(cameras)) if config.get("share_encoder", True) else len(cameras)
         encoders = [build(config["encoder"], (nn.Module,)) for _ in range(count)]
-        connectors = [build(config["connector"], (nn.Module,), features=e.dim, width=backbone.width) for e in encoders]
+        shown = encoders if "images" in config.get("order", SEGMENTS) else []
+        connectors = [build(config["connector"], (nn.Module,), features=e.dim, width=backbone.width) for e in shown]
         state = None
         if config.get("state") is not None and state_dim:
             state = build(config["state"], (nn.Module,), state_dim=state_dim, width=backbone.width)
@@ -291,8 +293,10 @@ class Observer(nn.Module):
                 told.append(self.map(memory, Text(text.tokens[here], text.present[here]), slot[here]))
                 order.append(place[here, step])
         back = torch.cat(order).argsort()
-        tokens, present = (torch.cat(parts)[back].unsqueeze(1) for parts in zip(*told, strict=True))
-        return Tokens(tokens, present)
+        most = max(said.shape[1] for said, _ in told)  # a graph grows
+        tokens = torch.cat([F.pad(said, (0, 0, 0, most - said.shape[1])) for said, _ in told])
+        present = torch.cat([F.pad(there, (0, most - there.shape[1])) for _, there in told])
+        return Tokens(tokens[back].unsqueeze(1), present[back].unsqueeze(1))
 
     def _as_picture(self, camera: str, features: Tensor, apart: Mapping[str, Any]) -> Tensor:
         """Features (K, N, F) as (K, F, h, w)."""

@@ -208,6 +208,24 @@ def test_who_shares_a_batch_changes_nothing():
         assert (together.fused[row, there:] == -math.inf).all()
 
 
+def test_candidates_follow_the_graph_by_their_numbers():
+    grid, plain = a_map(candidates=True), a_map()
+    grid.load_state_dict(plain.state_dict(), strict=False)
+    _, memory, _ = walked(grid)
+    text, rows = a_text(1), memory.rows()
+    nodes, said = plain(memory, text), grid(memory, text)
+    around = plain.panorama_tokens(memory, text, rows)
+    torch.testing.assert_close(said.tokens[:, : nodes.tokens.shape[1]], nodes.tokens)
+    torch.testing.assert_close(
+        said.tokens[:, nodes.tokens.shape[1] :], around.tokens[:, :9] + grid.number.weight, atol=1e-6, rtol=1e-5
+    )
+    there = torch.cat([torch.tensor([True]), memory["near"][0] >= 0])
+    assert torch.equal(said.present[0, nodes.tokens.shape[1] :], there)
+    torch.testing.assert_close(grid.decide(memory, text).fused, plain.decide(memory, text).fused)
+    with pytest.raises(ValueError, match="candidates are told by the fine layers"):
+        a_map(candidates=True, fine_layers=0)
+
+
 def test_the_bias_moves_attention_with_the_distance():
     grid = a_map()
     _, memory, _ = walked(grid)
