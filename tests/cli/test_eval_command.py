@@ -170,3 +170,26 @@ def test_what_was_clipped_and_what_ends_an_episode_is_said(evaluate, tmp_path):
     assert status == 0 and "episodes count as failed: left, seed 10000: the action of step 0 had" in said
     info = json.loads((tmp_path / "failed/eval_info.json").read_text())
     assert info["overall"]["failed_to_finish"] == 1 and info["overall"]["clipped_actions"] == 0
+
+
+def test_filmed_episodes_are_recorded_for_rerun(evaluate, tmp_path):
+    pytest.importorskip("rerun", reason="rerun-sdk is not installed")
+    words = ("policy=expert", "env=fake/point", "env.make.tasks=[left]", "episodes=2", "videos=1", "rerun=look.rrd")
+    assert evaluate(*words)[0] == 0
+    assert (tmp_path / "look.rrd").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (("rerun=look.mp4",), "rerun=look.mp4: a recording is a file that ends in .rrd"),
+        (
+            ("rerun=look.rrd", "videos=0"),
+            "rerun=look.rrd records the episodes that are filmed, and videos=0 films none",
+        ),
+    ],
+)
+def test_a_recording_that_cannot_be_made_is_one_line_and_nothing_runs(evaluate, tmp_path, words, says):
+    pytest.importorskip("rerun", reason="rerun-sdk is not installed")
+    status, _, shown = evaluate("policy=random", "env=fake/point", "episodes=1", *words)
+    assert (status, shown) == (2, f"embodied-eval: {says}\n") and not (tmp_path / "runs").exists()

@@ -171,3 +171,27 @@ def test_a_histogram_counts_every_episode_once():
     failures = [float(h) for h in re.findall(r'<rect class="bad"[^>]*height="([\d.]+)"', source)]
     assert sum(heights) / sum(failures) == pytest.approx(4 / 2, rel=0.01)
     assert histogram("Length", [], []) == "" and "<svg" in histogram("Length", [5, 5], [])
+
+
+def test_measures_are_tabled_and_stand_below_videos(tmp_path):
+    spl = [0.25, 0.5, 1.0, None]
+    records = [
+        EpisodeRecord(
+            "objectnav", seed, True, 1.0, 1.0, 9, measures={} if value is None else {"success": 1.0, "soft_spl": value},
+            video=f"videos/{seed}.mp4", still="videos/a b.png" if seed == 0 else None,
+        )
+        for seed, value in enumerate(spl)
+    ]  # fmt: skip
+    page = Page(report(info_of(tmp_path, records)))
+    row = page.text.split("Soft SPL", 1)[1].split()[:5]
+    assert (
+        row == ["0.583", "0.5", "0.25", "1", "3"] and "Success" not in page.text.split("Videos")[0].split("Measures")[1]
+    )
+    (picture,) = page.all("img")
+    assert picture["src"] == "./videos/a%20b.png" and "seed 0" in picture["alt"]
+    assert "the maps as the episode ended" in page.text
+
+
+def test_without_measures_and_maps_nothing_is_said_of_them(tmp_path):
+    page = Page(report(info_of(tmp_path, [EpisodeRecord("push", 0, True, 1.0, 1.0, 9, video="videos/0.mp4")])))
+    assert "Measures" not in page.text and "maps" not in page.text and not page.all("img")

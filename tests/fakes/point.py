@@ -115,3 +115,10 @@ class PointExpert(Expert):
     def act(self):
         away = self.env.goal - self.env.point
         return np.zeros(2) if self.lazy else 0.6 * away  # may leave the bounds: what runs it clips
+
+
+class DrawnPoint(PointWorld):
+    """The same, which also draws its truth: the point's x as a level of green, the goal's as one of red."""
+
+    def drawings(self):
+        return {"map": np.full((64, 96, 3), (int(255 * self.goal[0]), int(255 * self.point[0]), 0), np.uint8)}
