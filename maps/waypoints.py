@@ -3,10 +3,11 @@
 In the spirit of ETPNav (An et al. 2023, arXiv 2304.03047), for bodies that move by small steps: the graph evolves from
 depth, pose and picture alone. The agent is at the nearest *visited* node; where it is more than `spacing` from all of
 them, a new one is made. A picture is cut into `sectors` side by side. Where a sector's ground is free beyond `reach`
-metres, a waypoint lies in its middle, at that distance: a *ghost* node, unless a visited node or another ghost is
-within `spacing`. A ghost that a new visited node comes this near to is dropped. Edges join nodes that were visited one
-after the other, visited nodes in free sight no farther than `reach`, and ghosts with where they were seen from. ETPNav
-predicts waypoints by a network that was trained on the simulator's graphs; here they are read off the depth.
+metres (and `clearance`), a waypoint lies in its middle, at that distance: a *ghost* node, unless a visited node or
+another ghost is within `spacing`. A ghost that a new visited node comes this near to is dropped. Edges join nodes that
+were visited one after the other, visited nodes in free sight no farther than `reach`, and ghosts with where they were
+seen from. ETPNav predicts waypoints by a network that was trained on the simulator's graphs; here they are read off the
+depth.
 
 A visited node shows the mean of all pictures taken there, a ghost that of the sectors that showed it, each the mean of
 an image encoder's features. Their tokens are those of DUET (`maps.nodes`), `step` counting arrivals at nodes, plus an
@@ -46,6 +47,7 @@ class WaypointMap(GraphMemory):
         low, ceiling: what is between these heights above the floor, in metres, is in the way.
         spacing: metres; nodes are farther apart.
         reach: metres to a waypoint.
+        clearance: metres of free ground that there are behind a waypoint; a body wants room.
         sectors: of a picture, side by side; a sector is free where all its columns are.
         capacity: K, nodes per episode.
         steps: arrivals from here on share an embedding.
@@ -70,6 +72,7 @@ class WaypointMap(GraphMemory):
         ceiling: float = 1.75,
         spacing: float = 1.0,
         reach: float = 2.0,
+        clearance: float = 0.3,
         sectors: int = 5,
         capacity: int = 64,
         steps: int = 100,
@@ -90,7 +93,7 @@ class WaypointMap(GraphMemory):
             )
         self.features, self.camera, self.field_of_view, self.sectors = features, camera, field_of_view, sectors
         self.near, self.eye, self.low, self.ceiling = near, eye, low, ceiling
-        self.spacing, self.reach = spacing, reach
+        self.spacing, self.reach, self.clearance = spacing, reach, clearance
         self.see = nn.Sequential(nn.Linear(features, width), nn.LayerNorm(width, eps=1e-12))
         self.kind = nn.Embedding(3, width)
 
@@ -204,7 +207,7 @@ class WaypointMap(GraphMemory):
         batch = torch.arange(len(rows), device=rows.device)
         views, width, count = free.shape[1], free.shape[2], self.sectors
         least = -nn.functional.adaptive_max_pool1d(-free, count)
-        open_ = (least > self.reach).flatten(1)
+        open_ = (least > self.reach + self.clearance).flatten(1)
         column = (torch.arange(count, device=rows.device) + 0.5) * width / count - 0.5
         bearing = torch.atan(((width - 1) / 2 - column) / focal_length(width, self.field_of_view))
         ways = self.reach * torch.stack([bearing.cos(), bearing.sin()], dim=-1)

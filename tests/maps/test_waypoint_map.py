@@ -1,12 +1,17 @@
 """A graph grown from depth alone: in a corridor its nodes, ghosts and ways are those that can be worked out by hand."""
 
+import importlib
+import importlib.util
 import itertools
 import math
+import os
 import random
 
+import numpy as np
 import pytest
 import torch
 
+from embodied.interaction import stack
 from maps.base import Text
 from maps.geometry import camera_pose, focal_length, rays
 from maps.graph import route
@@ -62,7 +67,7 @@ def test_walking_down_a_corridor_leaves_a_node_every_metre_and_a_ghost_ahead():
 
 def test_no_ghost_lies_beyond_a_wall():
     map_ = a_map()
-    for wall, ghosts in ((2.5, [(2, 0)]), (1.9, [])):
+    for wall, ghosts in ((2.5, [(2, 0)]), (2.2, []), (1.9, [])):  # 0.3 m are left behind it
         memory = map_.begin(1)
         walk(map_, memory, [0.0], room=(-0.5, -0.6, wall, 0.6))
         assert places(memory) == ([(0, 0)], ghosts)
@@ -303,3 +308,33 @@ def test_a_wrong_observation_is_one_clear_line(change, says):
 def test_a_map_that_cannot_be_is_refused(settings, says):
     with pytest.raises(ValueError, match=says):
         a_map(**settings)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("numba") is None and os.environ.get("CI") != "true", reason="numba is not installed"
+)
+def test_in_a_house_its_waypoints_can_be_stood_at_and_its_edges_walked():
+    pointnav, simulator = (importlib.import_module(f"envs.house.{name}") for name in ("tasks.pointnav", "simulator"))
+    env, map_ = pointnav.PointNav(simulator.Body(height=48, width=48, outputs=("rgb", "depth"))), a_map()
+    free, ghosts = 0, 0
+    for seed in (0, 4):
+        observation, _ = env.reset(seed=seed)
+        start, memory, over = env.sim.state, map_.begin(1), False
+        turn = np.array(
+            [[math.cos(start.heading), math.sin(start.heading)], [-math.sin(start.heading), math.cos(start.heading)]]
+        )
+        while not over:
+            seen = stack([observation]) | {FEATURES: torch.zeros(1, F, 3, 3)}
+            with torch.no_grad():
+                map_.update(memory, {key: seen[key] for key in map_.reads})
+            observation, _, terminated, truncated, _ = env.step(env.oracle())
+            over = terminated or truncated
+        visited, taken = memory["visited"][0].numpy(), (memory["names"][0] >= 0).numpy()
+        points = memory["places"][0, :, :2].numpy().astype(float) @ turn + start.position
+        free += int(env.sim.finder.is_navigable(points[taken & ~visited]).sum())
+        ghosts += int((taken & ~visited).sum())
+        edges = ((memory["hops"][0] == 1) & (memory["through"][0] == -1)).numpy()
+        for a, b in np.argwhere(edges & visited & visited[:, None]):
+            way = env.sim.finder.geodesics(points[[a]], points[[b]])[0, 0]
+            assert way < 1.25 * math.dist(points[a], points[b]) + 0.1
+    assert ghosts >= 5 and free >= ghosts - 1
