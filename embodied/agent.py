@@ -28,6 +28,7 @@ from embodied.building import build, find_class
 from embodied.contracts import ActionHead, Execution, Generators, Memory, Observation, Policy, SequentialHead
 from embodied.data.mixture import ROW, SOURCES
 from embodied.files import read_json, write_json
+from embodied.interaction import Cloud, Drawings
 from embodied.lvlm.chat.pieces import IGNORED
 from embodied.lvlm.model import LVLM
 from embodied.lvlm.observer import Observer
@@ -306,6 +307,12 @@ class Agent(nn.Module, Policy):
                 if mine.execution.wants_chunk():
                     mine.execution.push(chunk)
         return np.stack([self._slots[slot].execution.next() for slot in slots]).astype(np.float32)
+
+    def drawings(self, slot: int) -> Drawings:
+        return {} if self._map is None else self.model.map.drawings(self._map, slot)
+
+    def cloud(self, slot: int) -> Cloud | None:
+        return None if self._map is None else self.model.map.in_space(self._map, slot)
 
     def _batch(self, histories: Sequence[Sequence[Observation]], frames: int) -> dict[str, Any]:
         """Histories, each shorter than `frames` at an episode's start, as one raw batch."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from embodied.interaction import Environment, Execution, Expert, Observation, Policy, stack
+from embodied.interaction import Cloud, Drawings, Environment, Execution, Expert, Observation, Policy, stack
 from embodied.spec import ActionSpec, Kind
 
 __all__ = [
@@ -146,6 +146,12 @@ class MapEncoder(Protocol):
 
     def __call__(self, memory: Any, text: Text | None = None, slots: Sequence[int] | Tensor | None = None) -> Any:
         """Tokens (B, N, D) and which are present (B, N), of some slots (None: all); `text` is the instruction."""
+
+    def drawings(self, memory: Any, slot: int) -> Drawings:
+        """The memory of a slot, to look at."""
+
+    def in_space(self, memory: Any, slot: int) -> Cloud | None:
+        """What the memory of a slot holds in space, in the frame of the poses; None where that is nothing."""
 
 
 class ActionHead(nn.Module, ABC):

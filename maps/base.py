@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from embodied.contracts import Text
+from embodied.interaction import Cloud, Drawings
 from embodied.spec import DEPTH, FEATURES, POSE, SEMANTIC
 
 
@@ -263,6 +264,14 @@ class MapMemory(nn.Module, ABC):
         self, memory: Memory, text: Text | None = None, slots: Sequence[int] | Tensor | None = None
     ) -> MapTokens:
         """Read the memory of some slots (None: all) as tokens; maps that follow the instruction need the text."""
+
+    def drawings(self, memory: Memory, slot: int) -> Drawings:
+        """The memory of a slot, to look at: pictures by name; here none."""
+        return {}
+
+    def in_space(self, memory: Memory, slot: int) -> Cloud | None:
+        """What the memory of a slot holds in space, in the frame of the poses; here nothing."""
+        return None
 
     @property
     def device(self) -> torch.device:

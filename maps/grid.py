@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from embodied.building import check_arguments
+from embodied.interaction import Drawings
 from maps.base import MapMemory, MapTokens, Memory, Text, View, thin
 from maps.geometry import Grid, bilinear, heading_of, unproject
 from maps.windows import EgocentricWindow
@@ -143,6 +144,11 @@ class PlacedMemory(MapMemory):
         cells, inside = self.grid.index(points[..., :2])
         seen = inside & (depth > self.near) & (depth < self.far) & (points[..., 2] < self.ceiling)
         return Points(rows, points[..., :2], points[..., 2], cells, seen, view, agents)
+
+    def drawings(self, memory: Memory, slot: int) -> Drawings:
+        from maps.pictures import MapPicture, is_drawn  # which knows every kind of map
+
+        return {"map": MapPicture().draw(self, memory, slot)} if is_drawn(self) else {}
 
     @staticmethod
     def to_world(memory: Memory, slot: int, places: Tensor) -> Tensor:

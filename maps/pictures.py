@@ -18,7 +18,7 @@ from torch import Tensor
 from embodied.drawing import FLOOR, FRONTIER, GOAL, HALO, INK, LATE, UNKNOWN, Canvas, category_colours, shades
 from embodied.interaction import Cloud
 from maps.base import Memory
-from maps.grid import PlacedMemory
+from maps.grid import GridMemory, PlacedMemory
 from maps.occupancy import OccupancyMap
 from maps.smnet import ProjectedMap
 from maps.value import ValueMap
@@ -72,7 +72,7 @@ class MapPicture:
         """A map as it is now.
 
         Args:
-            grid: an `OccupancyMap`, a `ValueMap`, an `SMNet` or `Trans4Map` with a decoder, or a `VoxelMap`.
+            grid: a `GridMemory` (where it decodes no categories, the features it remembers) or a `VoxelMap`.
             memory, slot: the episode.
             walked: (K, 2) or (K, 3) places where the agent was.
             frontiers: to outline, with their middles.
@@ -145,7 +145,21 @@ def cell_colours(grid: PlacedMemory, memory: Memory, slot: int = 0, free: bool =
     if isinstance(grid, VoxelMap):
         places, features = grid.cloud(memory, slot)
         return from_above(places, feature_colours(features), grid.grid.size, grid.grid.resolution)
+    if isinstance(grid, GridMemory):
+        every = torch.arange(grid.grid.cells, device=memory.device)[None]
+        with torch.no_grad():
+            features, seen = grid.cells(memory, memory.rows([slot]), every)
+        colours = np.zeros((grid.grid.cells, 4), np.uint8)
+        known = _array(seen)[0]
+        colours[known, :3] = feature_colours(features[0, seen[0]])
+        colours[known, 3] = 255
+        return colours.reshape(grid.grid.size, grid.grid.size, 4)
     raise ValueError(f"{type(grid).__name__} is not drawn as cells of the plan")
+
+
+def is_drawn(grid: PlacedMemory) -> bool:
+    """Whether a map is drawn as cells of the plan."""
+    return isinstance(grid, GridMemory | VoxelMap)
 
 
 def occupancy_colours(free: Any, occupied: Any, categories: Any = None) -> np.ndarray:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from embodied.interaction import Cloud
 from maps.base import MapTokens, Memory, Text, allot
 from maps.geometry import scatter_max, scatter_sum, to_egocentric
 from maps.grid import Columns, PlacedMemory, pixel_features
@@ -110,6 +111,11 @@ class VoxelMap(PlacedMemory):
         used = int(memory["used"][slot])
         mean = memory["sum"][slot, :used] / memory["points"][slot, :used].unsqueeze(1)
         return self._centres(memory["voxel"][slot, :used]), mean
+
+    def in_space(self, memory: Memory, slot: int) -> Cloud:
+        from maps.pictures import cloud_of  # which knows this map
+
+        return cloud_of(self, memory, slot)
 
     def _centres(self, voxel: Tensor) -> Tensor:
         high = (voxel % self.height + 0.5) * self.around.resolution

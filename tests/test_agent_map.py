@@ -191,3 +191,19 @@ def test_an_observation_without_what_the_map_reads_is_named():
     frame = {k: v for k, v in an_episode(1, 0)[0].items() if "instance" not in k}
     with pytest.raises(ValueError, match=r"reads observation\.instance\.front, but what it is given has only"):
         agent.act({k: [v] if k == "task" else v[None] for k, v in frame.items()}, [0])
+
+
+@pytest.mark.parametrize("name", ["none", "occupancy", "smnet", "voxels", "objects"])
+def test_what_it_remembers_can_be_looked_at(name):
+    agent = an_agent(*MAPS[name])
+    agent.reset(2)
+    for slot in (0, 1):
+        agent.start(slot, seed=slot, task="walk")
+    before, frame = agent.drawings(1), an_episode(1, 0)[0]
+    agent.act({k: [v] if k == "task" else v[None] for k, v in frame.items()}, [1])
+    drawn, cloud = agent.drawings(1), agent.cloud(1)
+    assert set(drawn) == ({"map"} if name in ("occupancy", "smnet", "voxels") else set())
+    assert (cloud is not None) == (name == "voxels")
+    for key, picture in drawn.items():
+        assert picture.dtype == np.uint8 and (picture != before[key]).any()
+        assert (agent.drawings(0)[key] == before[key]).all()
