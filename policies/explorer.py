@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from embodied.interaction import Observation, Policy
+from embodied.interaction import Drawings, Observation, Policy
 from embodied.spec import DEPTH, SEMANTIC, STATE, TASK, Embodiment
 from policies.navigation.goals import NamedGoals
 from policies.navigation.steering import Steering
-from policies.navigation.ways import remaining, walking_cost
+from policies.navigation.ways import descend, remaining, walking_cost
 
 MOVES = ("stop", "move_forward", "turn_left", "turn_right")
 GOAL = ("goal_distance", "goal_cos", "goal_sin")
@@ -68,6 +68,7 @@ class Episode:
         age: steps since the plan was made. known: cells of the wanted object when it was made.
         avoided: cells of frontiers and objects that turned out not to be reachable.
         failed: (F, 3) where it was and looked when a step led nowhere.
+        walked: where it has been. edges: the frontiers when the plan was made.
         last: the agent and the movement before, to notice that a step failed.
     """
 
@@ -80,6 +81,8 @@ class Episode:
     target: np.ndarray | None = None
     avoided: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     failed: np.ndarray = field(default_factory=lambda: np.zeros((0, 3)))
+    walked: list[np.ndarray] = field(default_factory=list)
+    edges: list[Any] = field(default_factory=list)
     last: tuple[np.ndarray, str] | None = None
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
 
@@ -101,6 +104,7 @@ class FrontierExplorer(Policy):
         sure: points on the map that make an object believed.
         opaque: the category of walls, through which nothing is reached.
         patience: steps after which it plans anew.
+        picture: draws its map for videos (`maps.pictures.MapPicture`); None: nothing does.
         unknown: what a metre costs on the way to a point where nobody has looked; where it is free it costs 1.
 
     Raises:
@@ -125,6 +129,7 @@ class FrontierExplorer(Policy):
         opaque: int = 1,
         patience: int = 8,
         unknown: float = 1.5,
+        picture: Any = None,
     ) -> None:
         names = embodiment.action.names
         if embodiment.action.kind != "categorical" or not set(MOVES) <= set(names):
@@ -140,6 +145,7 @@ class FrontierExplorer(Policy):
         self.grid, self.frontiers, self.goals, self.values, self.scorer = grid, frontiers, goals, values, scorer
         self.radius, self.comfort, self.reach, self.near = radius, comfort, reach, near
         self.sure, self.opaque, self.patience, self.unknown = sure, opaque, patience, unknown
+        self.picture = picture
         self.steering = Steering(forward, math.radians(turn), grid.grid.size, grid.grid.resolution)
         felt = embodiment.state.names if embodiment.state else ()
         self.point = [felt.index(name) for name in GOAL] if set(GOAL) <= set(felt) else None
@@ -167,6 +173,22 @@ class FrontierExplorer(Policy):
     def embodiment_names(self) -> tuple[str, ...]:
         assert self.embodiment is not None
         return self.embodiment.action.names
+
+    def drawings(self, slot: int) -> Drawings:
+        """Its map with the way walked, the way it means to go, and the frontiers that were left."""
+        if self.picture is None or self.episodes[slot].last is None:
+            return {}
+        episode, way = self.episodes[slot], None
+        if episode.plan is not None:
+            row, column = self.steering.cell(episode.walked[-1])
+            way = self.steering.centres(descend(episode.plan, (int(row), int(column))))
+        drawn = self.picture.draw(
+            self.grid, self.memory, slot,
+            walked=np.array(episode.walked), frontiers=episode.edges if episode.kind == "frontier" else (),
+            way=way, goal=None if way is None else way[-1],
+            values=None if self.values is None else (self.values, self.worth),
+        )  # fmt: skip
+        return {"map": drawn}
 
     # what is seen
 
@@ -198,6 +220,7 @@ class FrontierExplorer(Policy):
     def _decide(self, slot: int, state: np.ndarray) -> str:
         episode = self.episodes[slot]
         agent = self.memory["agent"][slot].double().numpy()
+        episode.walked.append(agent[:2])
         self._learn(episode, slot, agent)
         name = self._next(episode, slot, agent, state)
         episode.last = agent, name
@@ -323,7 +346,7 @@ class FrontierExplorer(Policy):
 
     def _explore(self, episode: Episode, slot: int, cost: np.ndarray) -> None:
         """A field that leads to the frontier that is chosen."""
-        found = self.frontiers.find(self.grid, self.memory, slot)
+        found = episode.edges = self.frontiers.find(self.grid, self.memory, slot)
         kept = [one for one in found if not (np.linalg.norm(episode.avoided - one.middle, axis=1) < 0.3).any()]
         if self.values is None:
             chosen = self.frontiers.nearest(kept)

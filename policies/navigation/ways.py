@@ -83,6 +83,21 @@ def remaining(cost: np.ndarray, goals: np.ndarray, resolution: float, within: np
     return found
 
 
+def descend(field: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
+    """(N, 2) the cells of the way on from a cell, to where nothing remains; only the cell itself where no way leads."""
+    way = [cell]
+    while np.isfinite(field[way[-1]]) and field[way[-1]] > 0:
+        row, column = way[-1]
+        low, left = max(0, row - 1), max(0, column - 1)
+        around = field[low : row + 2, left : column + 2]
+        i, j = np.unravel_index(int(around.argmin()), around.shape)
+        following = low + int(i), left + int(j)
+        if field[following] >= field[way[-1]]:
+            break
+        way.append(following)
+    return np.array(way)
+
+
 def _box(cells: np.ndarray, margin: int) -> tuple[slice, slice]:
     sides = []
     for axis in (1, 0):

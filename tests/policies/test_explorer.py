@@ -92,6 +92,22 @@ def test_a_step_that_led_nowhere_marks_what_is_ahead():
     assert ahead  # 0.3 m along x from the middle of a grid of 320 cells
 
 
+def test_its_map_is_drawn_with_the_way_and_the_frontiers():
+    env = house("objectnav")
+    policy = explorer(env)
+    policy.reset(1)
+    policy.start(0, 10001, "objectnav")
+    assert policy.drawings(0) == {}
+    seen, shown = env.reset(seed=10001)[0], []
+    for _ in range(14):
+        seen = env.step(policy.act(stack([seen]), [0])[0])[0]
+        shown.append(policy.drawings(0)["map"])
+    assert all(each.shape == (512, 512, 3) and each.dtype == np.uint8 for each in shown)
+    assert (shown[0] != shown[-1]).any()
+    assert policy.episodes[0].kind == "frontier" and policy.episodes[0].edges  # a first look around takes 12 steps
+    assert explorer(env, picture=None).picture is None
+
+
 class Bright:
     """Scores a view by how much of it is far away, as a stand-in for a model that looks for something."""
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.navigation.steering import Steering
-from policies.navigation.ways import remaining, walking_cost
+from policies.navigation.ways import descend, remaining, walking_cost
 
 
 def at(size, *cells):
@@ -119,3 +119,13 @@ def test_a_near_point_is_reached_in_the_steps_that_were_planned(away, bearing):
             forward += 1
     assert np.linalg.norm(point - agent[:2]) < near and forward <= 2
     assert steering.to_point(np.array([3.0, 0.0]), np.zeros(3), near) is None
+
+
+def test_the_way_of_a_field_goes_down_to_the_goal_and_nowhere_from_where_there_is_none():
+    cost = np.ones((6, 6))
+    cost[:5, 3] = np.inf
+    field = remaining(cost, at(6, (0, 5)), 1.0)
+    way = descend(field, (0, 0))
+    assert way[0].tolist() == [0, 0] and way[-1].tolist() == [0, 5]
+    assert (np.abs(np.diff(way, axis=0)).max(1) == 1).all() and (np.diff(field[tuple(way.T)]) < 0).all()
+    assert descend(field, (0, 3)).tolist() == [[0, 3]]
