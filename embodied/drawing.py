@@ -88,9 +88,10 @@ class Canvas:
         back = self._turn.T / (self.scale * resolution)  # pixels to cells
         corner = (self.middle - np.asarray(middle)) / resolution + np.array(colours.shape[:2]) / 2
         corner = corner - back @ (np.array(self._image.size) / 2)
-        (a, b, c), (d, e, f) = (*back[1], corner[1]), (*back[0], corner[0])  # a grid's y runs along its columns
+        rows = np.column_stack([back, corner])[::-1]  # a grid's y runs along its columns
         layer = Image.fromarray(np.ascontiguousarray(colours))
-        layer = layer.transform(self._image.size, Image.Transform.AFFINE, (a, b, c, d, e, f), Image.Resampling.NEAREST)
+        affine = tuple(rows.ravel().tolist())
+        layer = layer.transform(self._image.size, Image.Transform.AFFINE, affine, Image.Resampling.NEAREST)
         self._image.paste(layer, mask=layer)
 
     def area(self, corners: np.ndarray, colour: Colour, edge: Colour | None = None, width: float = 1.0) -> None:

@@ -30,6 +30,7 @@ MAPS = {
     "occupancy": ["map=occupancy", *AROUND],
     "smnet": ["map=smnet", "model.map.memory=8", "model.map.classes=0", *AROUND],
     "voxels": ["map=voxels", "model.map.capacity=400", *AROUND],
+    "waypoints": ["map=waypoints", "model.map.capacity=16", "model.map.dropout=0"],
     "gridmm": ["map=gridmm", "model.map.capacity=400", "model.map.cells=4", "model.map.dropout=0"],
     "objects": ["map=objects", "model.map.objects=5", "model.map.points=16", "model.map.new_points=8",
                 "model.map.dropout=0"],

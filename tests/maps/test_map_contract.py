@@ -89,7 +89,19 @@ def test_its_config_builds_it_and_says_every_argument(file):
 
 def test_every_map_has_a_config():
     targets = {OmegaConf.load(file)["_target_"].split(".")[1] for file in CONFIGS}
-    shared = {"base", "geometry", "grid", "windows", "sight", "attention", "graph", "nodes", "panorama", "pointnet"}
+    shared = {
+        "base",
+        "geometry",
+        "grid",
+        "windows",
+        "sight",
+        "attention",
+        "graph",
+        "nodes",
+        "panorama",
+        "pointnet",
+        "pictures",
+    }
     folder = Path(find_class("maps.smnet.SMNet").__init__.__code__.co_filename).parent
     assert targets == {file.stem for file in folder.glob("*.py")} - shared - {"__init__"}
 
