@@ -10,7 +10,7 @@ Open it with `rerun <file>`; the extra `look` brings the viewer. Of each episode
 | `world/seen` | what the depth pictures showed so far, as coloured voxels |
 | `world/memory` | what the policy remembers (`Policy.cloud`) |
 | `cameras/<name>` | pictures of cameras whose place is not known |
-| `drawings/<name>` | maps of the environment and of the policy |
+| `drawings/<name>`, `drawings/believed_<name>` | maps of the environment, and of the policy |
 | `instruction`, `outcome` | text |
 """
 

@@ -79,6 +79,11 @@ class _Slot:
     belief: dict[str, np.ndarray] = field(default_factory=dict)  # what the policy drew last
     video: EpisodeVideo | None = None
 
+    @property
+    def drawings(self) -> dict[str, np.ndarray]:
+        """The truth, and beside it the belief, which may go by the same names."""
+        return self.truth | {f"believed_{name}": drawn for name, drawn in self.belief.items()}
+
 
 def rollout(
     policy: Policy,
@@ -302,7 +307,7 @@ class _Rollout:
         length = len(slot.rewards)
         success = slot.success and error is None
         video = still = None
-        if drawings := slot.truth | slot.belief:
+        if drawings := slot.drawings:
             file = write_still(self._video(slot).with_suffix(".png"), drawings)
             still = str(file.relative_to(self.out))
         if slot.video is not None:
@@ -349,7 +354,7 @@ class _Rollout:
 
     def _film(self, slot: _Slot, observation: Mapping[str, Any]) -> None:
         """One more picture: what is seen now, and beside it what the policy believes of it."""
-        drawings = slot.truth | slot.belief
+        drawings = slot.drawings
         if self.recording is not None:
             self.recording.step(self.episodes[slot.index], observation, drawings, self.policy.cloud(slot.number))
         if not slot.cameras and not drawings:

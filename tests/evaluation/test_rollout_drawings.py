@@ -9,7 +9,7 @@ from embodied.evaluation.rollout import Environments, rollout
 
 
 class Believer(NoisyWalker):
-    """Draws how often it acted, and remembers what it was asked."""
+    """Draws how often it acted, by the name that the environment uses, too, and remembers what it was asked."""
 
     def reset(self, slots):
         super().reset(slots)
@@ -27,7 +27,7 @@ class Believer(NoisyWalker):
 
     def drawings(self, slot):
         self.drawn.append(self.acts[slot])
-        return {"belief": np.full((32, 32, 3), (0, 0, 10 * self.acts[slot]), np.uint8)}
+        return {"map": np.full((32, 32, 3), (0, 0, 10 * self.acts[slot]), np.uint8)}
 
 
 def a_drawn(point_env, **make):
