@@ -12,33 +12,25 @@ at a time.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from embodied.building import build, find_class, nearest
-from embodied.contracts import MapEncoder, Readout, Text
+from embodied.building import build, nearest
+from embodied.contracts import Readout, Text
 from embodied.lvlm.backbones.causal import CausalBackbone, KeyValues
 from embodied.lvlm.connectors.base import Connector
 from embodied.lvlm.encoders.base import ImageEncoder
 from embodied.lvlm.encoders.depth import DepthEncoder
 from embodied.lvlm.encoders.state import StateEncoder
+from embodied.lvlm.recollection import Tokens, build_map, recall
 from embodied.lvlm.sequence import Attention, Packed, Segment, pack
 from embodied.lvlm.tokenizers.text import TextTokenizer
 from embodied.spec import DEPTH, FEATURES, IMAGES, STATE, TASK
 
 SEGMENTS = ("task", "images", "depth", "map", "state")
-
-
-class Tokens(NamedTuple):
-    """What one kind of thing says at each step: (B, T, M, D), and which of it is there, (B, T, M)."""
-
-    tokens: Tensor
-    present: Tensor
 
 
 class Prefix:
@@ -195,7 +187,7 @@ class Observer(nn.Module):
             connector = build(config["connector"], (nn.Module,), features=depth.dim, width=backbone.width)
             options |= {"depth": (depth, connector), "depth_cameras": depth_cameras}
         if config.get("map") is not None:
-            options["map"] = _map(config["map"], backbone.width, encoders[0].dim if encoders else None)
+            options["map"] = build_map(config["map"], backbone.width, encoders[0].dim if encoders else None)
         return cls(backbone, tokenizer, cameras, encoders, connectors, state, history=history, **options)
 
     def resolved(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -261,42 +253,12 @@ class Observer(nn.Module):
         memory: Any,
         slots: Sequence[int] | Tensor | None,
     ) -> Tokens:
-        """Write each step into the map's memory and read what it is then.
-
-        Args:
-            apart: the K real steps, (K, 1, ...).
-            tasks: the instruction of each row.
-            steps: which of (B, T) steps are real.
-            features: of their pictures, by camera.
-            memory, slots: see `forward`.
-
-        Returns:
-            (K, 1, M, D).
-        """
-        device, rows = steps.device, len(steps)
-        memory = self.map.begin(rows) if memory is None else memory
-        slot = torch.arange(rows, device=device) if slots is None else torch.as_tensor(slots, device=device)
-        again = torch.tensor([n in slot[:i].tolist() for i, n in enumerate(slot.tolist())], device=device)
-        place = torch.full(steps.shape, -1, device=device).masked_scatter(steps, torch.arange(len(apart[TASK])))
-        text = Text(*self._instruction(tasks))
-        pictures = {FEATURES + camera: self._as_picture(camera, features[camera], apart) for camera in features}
-        told, order = [], []
-        for step in range(steps.shape[1]):
-            here = steps[:, step].nonzero().squeeze(1)
-            new = here[~again[here]]
-            if len(new):
-                index = place[new, step]
-                written = {key: apart[key][index.to(apart[key].device), 0] for key in self.map.reads if key in apart}
-                written |= {key: pictures[key][index] for key in self.map.reads if key in pictures}
-                self.map.update(memory, written, slot[new])
-            if len(here):
-                told.append(self.map(memory, Text(text.tokens[here], text.present[here]), slot[here]))
-                order.append(place[here, step])
-        back = torch.cat(order).argsort()
-        most = max(said.shape[1] for said, _ in told)  # a graph grows
-        tokens = torch.cat([F.pad(said, (0, 0, 0, most - said.shape[1])) for said, _ in told])
-        present = torch.cat([F.pad(there, (0, most - there.shape[1])) for _, there in told])
-        return Tokens(tokens[back].unsqueeze(1), present[back].unsqueeze(1))
+        """What the map says at the K real steps `apart` (K, 1, ...), whose pictures have `features`."""
+        observed = {key: apart[key].squeeze(1) for key in self.map.reads if key in apart}
+        for camera, values in features.items():
+            if FEATURES + camera in self.map.reads:
+                observed[FEATURES + camera] = self._as_picture(camera, values, apart)
+        return recall(self.map, observed, Text(*self._instruction(tasks)), steps, memory, slots)
 
     def _as_picture(self, camera: str, features: Tensor, apart: Mapping[str, Any]) -> Tensor:
         """Features (K, N, F) as (K, F, h, w)."""
@@ -390,21 +352,3 @@ class Observer(nn.Module):
         visible = Prefix(self.backbone, prefix._cache, packed.present & (packed.steps <= step), prefix.hidden)
         hidden, _ = visible.extend(self.readouts.expand(len(packed.tokens), -1, -1), causal=False)
         return hidden
-
-
-def _map(node: Mapping[str, Any], width: int, features: int | None) -> MapEncoder:
-    """The map of a config node.
-
-    Raises:
-        ValueError: it is none that becomes tokens.
-    """
-    target: Any = find_class(str(node.get("_target_", "")))
-    if not all(hasattr(target, name) for name in ("begin", "update", "read", "forward")):
-        raise ValueError(f"model.map: {target.__name__} is no memory that becomes tokens, such as map=occupancy")
-    takes = inspect.signature(target).parameters
-    if "features" in takes and node.get("features") is None:
-        if features is None:
-            raise ValueError("model.map.features is not given, and there is no image encoder to have them of")
-        node = {**node, "features": features}
-    made: MapEncoder = build(node, (nn.Module,), width=width)
-    return made
