@@ -66,7 +66,8 @@ class Episode:
         plan: what remains from each cell on the way there is now; None: a new one is due.
         kind: what the plan leads to: `object`, `point` or `frontier`.
         age: steps since the plan was made. known: cells of the wanted object when it was made.
-        avoided: cells of frontiers and objects that turned out not to be reachable.
+        target: (2,) the point, or the middle of the frontier, that the plan leads to.
+        avoided: (K, 2) middles of frontiers that turned out not to be reachable.
         failed: (F, 3) where it was and looked when a step led nowhere.
         walked: where it has been. edges: the frontiers when the plan was made.
         last: the agent and the movement before, to notice that a step failed.
@@ -166,13 +167,9 @@ class FrontierExplorer(Policy):
         texts = observations[TASK]
         self._look(observations, slots, texts)
         states = np.asarray(observations[STATE], float)
-        names = self.embodiment_names
-        return np.array([[names.index(self._decide(s, states[row]))] for row, s in enumerate(slots)], np.float32)
-
-    @property
-    def embodiment_names(self) -> tuple[str, ...]:
         assert self.embodiment is not None
-        return self.embodiment.action.names
+        names = self.embodiment.action.names
+        return np.array([[names.index(self._decide(s, states[row]))] for row, s in enumerate(slots)], np.float32)
 
     def drawings(self, slot: int) -> Drawings:
         """Its map with the way walked, the way it means to go, and the frontiers that were left."""
@@ -193,7 +190,7 @@ class FrontierExplorer(Policy):
     # what is seen
 
     def _look(self, observations: Observation, slots: Sequence[int], texts: Sequence[str]) -> None:
-        """Write what all slots see into their maps, after what a failed step has taught."""
+        """Write what all slots see into their maps; an episode that begins also reads what it is to look for."""
         seen = {key: value for key, value in observations.items() if key != TASK}
         semantic = SEMANTIC + self.grid.camera
         fresh = [row for row, slot in enumerate(slots) if self.episodes[slot].last is None]
@@ -273,10 +270,7 @@ class FrontierExplorer(Policy):
     def _seen(self, episode: Episode, slot: int) -> np.ndarray:
         """(S, S), bool: where the wanted object is."""
         assert episode.goal is not None
-        found = self.grid.told(self.memory, episode.goal, self.sure)[slot].numpy()
-        for row, column in self.steering.cell(episode.avoided).reshape(-1, 2) if episode.kind == "object" else ():
-            found[max(0, row - 3) : row + 4, max(0, column - 3) : column + 4] = False
-        return found
+        return self.grid.told(self.memory, episode.goal, self.sure)[slot].numpy()
 
     def _remains(self, episode: Episode, agent: np.ndarray) -> float:
         assert episode.plan is not None
