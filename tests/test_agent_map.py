@@ -142,7 +142,7 @@ def test_actions_depend_on_an_episode_alone(name):
 
 @pytest.mark.parametrize("name", ["smnet", "voxels", "gridmm"])
 def test_gradients_reach_the_encoder_through_the_memory(name):
-    agent = an_agent(*MAPS[name], "model.order=[task,map,state]").train()
+    agent = an_agent(*MAPS[name], "model.order=[task,map,state]", "model.depth=null").train()
     batch = as_batch([an_episode(4, 0)])
     batch["action_is_pad"] = torch.tensor([[[True], [True], [True], [False]]])  # only the last step is learned
     batch["observation.depth.front"][:, 1:] = 0.0  # and only the first one saw anything
@@ -172,6 +172,8 @@ def test_an_agent_with_a_map_is_saved_and_loaded_whole(tmp_path):
     ("words", "said"),
     [
         (["map=occupancy", "chunk.whole_episodes=false"], "needs chunk.whole_episodes=true"),
+        (["map=occupancy", "model.order=[task,images,depth]"], "model.map is given, but"),
+        (["model.order=[task,images]"], "model.depth is given, but"),
         (["map=occupancy", "model.attention=causal"], "model.attention=framewise"),
         (["chunk.history=3"], "chunk.history=1, not"),
         (["map=frontier"], "FrontierFinder is no memory"),

@@ -93,7 +93,7 @@ class Observer(nn.Module):
         reads: keys of observations that are read besides images and states.
 
     Raises:
-        ValueError: an unknown segment in `order`; nothing to read; a map with another attention.
+        ValueError: an unknown segment in `order`, or one missing; nothing to read; a map with another attention.
     """
 
     def __init__(
@@ -131,10 +131,13 @@ class Observer(nn.Module):
         self.depth: DepthEncoder | None
         self.depth_connector: Connector | None
         self.depth, self.depth_connector = depth if depth is not None else (None, None)
-        self.depth_cameras = list(depth_cameras) if depth is not None and "depth" in order else []
+        self.depth_cameras = list(depth_cameras) if depth is not None else []
+        for name, part in (("depth", depth), ("map", map)):
+            if part is not None and name not in order:
+                raise ValueError(f"model.{name} is given, but model.order {list(order)} does not read it")
         if map is not None and attention != "framewise":
             raise ValueError(f"a map is read at every step: it needs model.attention=framewise, not {attention}")
-        self.map: Any = map if "map" in order else None  # a `MapEncoder`
+        self.map: Any = map  # a `MapEncoder`
         self.reads = tuple(DEPTH + camera for camera in self.depth_cameras)
         if self.map is not None:
             made = {FEATURES + camera for camera in self.cameras} | {IMAGES + camera for camera in self.cameras}
