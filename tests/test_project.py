@@ -26,7 +26,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SOURCES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 CONFIGS = sorted((ROOT / "conf").rglob("*.yaml"))
-PROVIDES = {"PIL": "pillow", "yaml": "pyyaml", "hydra": "hydra-core", "OpenGL": "pyopengl", "google": "protobuf"}
+PROVIDES = {
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "hydra": "hydra-core",
+    "OpenGL": "pyopengl",
+    "google": "protobuf",
+    "rerun": "rerun-sdk",
+}
 """Import names that differ from the distribution's."""
 
 importlib.import_module("conf")
