@@ -291,8 +291,11 @@ def eqa(row: Mapping[str, Any], shared: Shared) -> dict[str, Any]:
         if not isinstance(asked.get(key), str) or not asked[key].strip():
             raise Malformed(f"question.{key} should be words, got {asked.get(key)}")
     kind = asked.get("question_type")
+    goals = goals_of(row) if row.get("goals") else ()
+    if not any(len(goal.views) for goal in goals):  # an object's middle is no place to walk to
+        goals = walked_to(row) or goals
     return {
-        "goals": goals_of(row) if row.get("goals") else (),
+        "goals": goals,
         "instruction": asked["question_text"].strip(),
         "tokens": numbers(asked.get("question_tokens") or [], "question_tokens"),
         "answer": asked["answer_text"].strip(),
@@ -321,9 +324,9 @@ def goal(row: Any) -> Goal:
     radius, number, seen = row.get("radius"), row.get("object_id"), row.get("view_points") or []
     if radius is not None and (not isinstance(radius, int | float) or not radius >= 0):
         raise Malformed(f"a goal's radius should be a distance, got {radius}")
-    try:
-        places = [view["agent_state"]["position"] for view in seen]
-    except (KeyError, TypeError):
+    try:  # ObjectNav's have an agent_state, EQA's are one
+        places = [view.get("agent_state", view)["position"] for view in seen]
+    except (AttributeError, KeyError, TypeError):
         raise Malformed("a goal's view_points should have an agent_state with a position") from None
     if number is not None:
         try:
@@ -347,6 +350,15 @@ def shortest(row: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     steps = [step.get("action") if isinstance(step, dict) else step for step in paths[0]]
     return {"actions": numbers([step for step in steps if step is not None], "shortest_paths")}
+
+
+def walked_to(row: Mapping[str, Any]) -> tuple[Goal, ...]:
+    """Where the first of `shortest_paths` ends, where its steps have positions: MP3D-EQA's paths end at a good view."""
+    paths = row.get("shortest_paths")
+    last = paths[0][-1] if isinstance(paths, list) and paths and isinstance(paths[0], list) and paths[0] else None
+    if not isinstance(last, dict) or "position" not in last:
+        return ()
+    return (Goal(vector(last["position"], "the end of shortest_paths")),)
 
 
 def need(row: Mapping[str, Any], key: str) -> Any:

@@ -1,4 +1,4 @@
-"""PointNav, ObjectNav and VLN-CE's R2R on habitat-sim, from episode files in habitat-lab's format.
+"""PointNav, ObjectNav, VLN-CE's R2R and MP3D-EQA on habitat-sim, from episode files in habitat-lab's format.
 
 The rest - observations, measures, the oracle that follows the shortest way greedily - is that of the tasks in houses
 (`envs.house.tasks`), so an agent runs on either. Predictions are in Habitat's own frame, as its files and
@@ -82,12 +82,13 @@ class HabitatTask(HouseTask):
         wander: float = 0.0,
         perturb: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(body, "test", None, max_steps, success_distance, wander, perturb)
         self.file, self.scenes, self.on_fault = str(episodes), scenes, on_fault
         self.read = files.read(episodes, self.file_task, on_fault=on_fault)
         self.skipped = list(self.read.faults)
         if not self.read:
             raise ValueError(f"{episodes} has no episode of {self.name} that can be run, {len(self.skipped)} faults")
+        self.own = self.actions()  # type: ignore[misc]
+        super().__init__(body, "test", None, max_steps, success_distance, wander, perturb)
         self._where: dict[str, Any] = {
             "python": python, "address": address, "token_file": token_file, "device": device, "dataset": dataset,
             "navmesh": navmesh, "cell": cell,
@@ -106,6 +107,10 @@ class HabitatTask(HouseTask):
         self.observation_space = spaces.Dict(parts | {TASK: spaces.Text(10_000, charset="".join(sorted(letters)))})
         self._habitat: HabitatSimulator | None = None
         self._scene = ""
+
+    def actions(self) -> tuple[str, ...]:
+        """The task's own actions, some of which are the file's."""
+        return type(self).own
 
     def draw(self, house: Any, rng: np.random.Generator) -> Episode | None:
         raise AssertionError("episodes of a file are not drawn")
@@ -195,7 +200,12 @@ class HabitatTask(HouseTask):
         if self._over:
             found["measures"] = self.measures()
             found["prediction"] = self.record()
+            found["reference"] = self.reference(self.row)
         return found
+
+    def reference(self, row: files.Episode) -> dict[str, Any]:
+        """What `embodied-score` needs of an episode; the file itself will do, too."""
+        return {"episode_id": row.id, "scene_id": row.scene, "object_category": row.category}
 
     def record(self) -> dict[str, Any]:
         """The row that `embodied-score` reads; positions have y up, as in the episode file."""
@@ -249,6 +259,54 @@ class HabitatVLN(HabitatTask):
             found["ndtw"] = self.walk.likeness(dense(self.row.reference[:, :2], self.body.forward), self.near)
             found["sdtw"] = self.success * found["ndtw"]
         return found
+
+
+class HabitatEQA(HabitatTask):
+    """Answer a question about something to be found; an action of `answer <words>` ends the episode (MP3D-EQA).
+
+    Answers are the file's vocabulary, or where it has none, the answers of its episodes. Success is the right one,
+    wherever the agent is. Distances are to where the object is seen, as the goal's view points or else the end of the
+    file's shortest path tell it; that is where the oracle turns to the object and answers.
+    """
+
+    name, near, file_task = "eqa", 1.0, "eqa"
+
+    def actions(self) -> tuple[str, ...]:
+        words = self.read.answers or tuple(sorted({str(row.answer) for row in self.read}))
+        return tuple(f"answer {word}" for word in dict.fromkeys(words))
+
+    def start(self, row: files.Episode) -> None:
+        if f"answer {row.answer}" not in self.own:
+            raise files.Malformed(f"its answer '{row.answer}' is not in answer_vocab")
+        self.answered = ""
+        super().start(row)
+
+    def decide(self, action: str) -> tuple[bool, bool]:
+        self.answered = action.removeprefix("answer ")
+        return True, self.answered == self.row.answer
+
+    def arrived(self) -> str:
+        """Face the nearest object that can be meant, then answer."""
+        here = self.sim.state.position
+        things = [goal.position for goal in self.row.goals if len(goal.views)]
+        if things:
+            ahead, left = relative(min(things, key=lambda at: math.dist(at[:2], here[:2]))[:2], flat(self.sim.state))
+            bearing = math.atan2(left, ahead)
+            if abs(bearing) > math.radians(self.body.turn) / 2 + 1e-6:
+                return "turn_left" if bearing > 0 else "turn_right"
+        return f"answer {self.row.answer}"
+
+    def measures(self) -> dict[str, float]:
+        found = super().measures()
+        kept = {name: found[name] for name in ("success", "distance_to_goal", "path_length")}
+        return kept | {"answered": float(self.ended)}
+
+    def record(self) -> dict[str, Any]:
+        return {"episode_id": self.row.id, "prediction": self.answered}
+
+    def reference(self, row: files.Episode) -> dict[str, Any]:
+        asked = {"question_text": row.instruction, "answer_text": row.answer, "question_type": row.question_type}
+        return {"episode_id": row.id, "scene_id": row.scene, "question": asked, "answer": row.answer}
 
 
 def flat(state: AgentState) -> AgentState:

@@ -86,6 +86,20 @@ def test_each_format_is_read(task, suffix, tmp_path):
         assert one.actions == (1,) and found.vocabulary == ("what",) and found.answers == ("blue",)
 
 
+def test_a_question_is_about_what_its_view_points_or_else_the_end_of_its_path_see(tmp_path):
+    view = {"position": [4, 0.1, 1], "rotation": [0, 0, 0, 1]}  # an agent's state, without ObjectNav's wrapping
+    thing = {"position": [5, 0.5, 1], "object_id": "12"}
+    path = [[{"position": [1, 0.1, 2], "action": 1}, {"position": [3, 0.1, 2], "action": 3}]]
+    rows = [
+        ASKED | {"goals": [thing | {"view_points": [view]}], "shortest_paths": path},
+        ASKED | {"goals": [thing | {"view_points": None}], "shortest_paths": path},
+        ASKED | {"goals": [thing], "shortest_paths": None},
+    ]
+    found = read(write(tmp_path / "val.json", {"episodes": rows}), "eqa")
+    assert [one.points.tolist() for one in found] == [[[4, -1, 0.1]], [[3, -2, 0.1]], [[5, -1, 0.5]]]
+    assert found[0].goals[0].object_id == 12
+
+
 def test_a_split_over_scenes_is_one(tmp_path):
     main = write(tmp_path / "val.json.gz", {"episodes": []})
     for scene in ("abc", "xyz"):
@@ -128,6 +142,10 @@ WRONG = [
     ("vln", {"reference_path": [[1, 2]]}, "reference_path should be finite x, y, z"),
     ("eqa", {"question": {"question_text": "?", "answer_text": ""}}, "question.answer_text should be words"),
     ("eqa", {"question": KeyError}, "it has no question"),
+    ("eqa", {"question": "what?"}, "question should be an object"),
+    ("eqa", {"question": ASKED["question"] | {"question_tokens": ["what"]}}, "question_tokens should be whole numbers"),
+    ("eqa", {"goals": [{"position": [1, 2, 3], "view_points": [7]}]}, "agent_state with a position"),
+    ("eqa", {"shortest_paths": [[{"position": [1, 2], "action": 1}]]}, "the end of shortest_paths should be 3"),
 ]
 
 

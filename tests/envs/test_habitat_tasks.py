@@ -11,6 +11,8 @@ import pytest
 
 from embodied.building import build
 from embodied.cli.app import compose
+from embodied.evaluation.scorers.base import Record
+from embodied.evaluation.scorers.navigation.questions import EQA as OfficialEQA
 from embodied.interaction import Environment
 from envs.habitat.engine import rotation_of, to_habitat
 from envs.house.generate import generate
@@ -42,7 +44,11 @@ def folder(tmp_path_factory):
     house = House(HOUSE)
     number = next(n for n, item in enumerate(HOUSE.objects) if len(house.views(n, house.finder())))
     seen, item = house.views(number, house.finder()), HOUSE.objects[number]
-    rows = {"pointnav": [], "objectnav": [], "vln": []}
+    rows = {"pointnav": [], "objectnav": [], "vln": [], "eqa": []}
+    states = [{"position": place(*point), "rotation": [0, 0, 0, 1]} for point in seen]
+    asked = {"question_text": f"what color is the {item.category}?", "answer_text": item.colour}
+    asked |= {"question_type": "color", "answer_token": [0]}
+    thing = {"position": [float(v) for v in to_habitat(item.centre)], "object_id": 1}
     for episode in range(3):
         start = finder.random_point(rng)
         goal = finder.random_point(rng)
@@ -59,10 +65,13 @@ def folder(tmp_path_factory):
         told = {"instruction_text": "Go “there”.", "instruction_tokens": [1]}
         path = [place(*point) for point in finder.path(start, goal)]
         rows["vln"].append(shared | {"goals": goals, "instruction": told, "reference_path": path, "trajectory_id": 5})
-    views = [{"agent_state": {"position": place(*point), "rotation": [0, 0, 0, 1]}} for point in seen]
-    goal = {"position": [float(v) for v in to_habitat(item.centre)], "object_id": 1, "view_points": views}
+        rows["eqa"].append(shared | {"goals": [thing | {"view_points": states}], "question": asked})
+    rows["eqa"][1] |= {"goals": [thing], "shortest_paths": [[{"position": place(*seen[0]), "action": 3}]]}
+    goal = thing | {"view_points": [{"agent_state": state} for state in states]}
+    words = {"answer_vocab": {"word_list": ["sideways", item.colour]}}
     for task, episodes in rows.items():
         beside = {"goals_by_category": {f"house.glb_{item.category}": [goal]}} if task == "objectnav" else {}
+        beside |= words if task == "eqa" else {}
         (root / f"{task}.json").write_text(json.dumps({"episodes": episodes} | beside))
     return root
 
@@ -104,6 +113,7 @@ def test_the_oracle_solves_the_files_episodes(make, folder, task):
             over = terminated or truncated
         assert info["success"] and info["measures"]["spl"] > 0.8
         told = info["prediction"]
+        assert info["reference"]["episode_id"] == row["episode_id"]
         assert told["stop"] and told["episode_id"] == row["episode_id"]
         np.testing.assert_allclose(told["positions"][0], row["start_position"], atol=1e-5)
         assert length(told["positions"]) == pytest.approx(info["measures"]["path_length"], abs=1e-4)
@@ -113,6 +123,59 @@ def test_the_oracle_solves_the_files_episodes(make, folder, task):
             assert end <= env.success_distance
         if task == "vln":
             assert observation["task"] == "Go “there”." and info["measures"]["ndtw"] > 0.8
+
+
+EQA = ("env.make.body.forward=0.25", "env.make.body.turn=15")
+
+
+def test_the_oracle_answers_a_files_questions_from_where_the_object_is_seen(make, folder):
+    env, expert = make("eqa", *EQA)
+    rows = json.loads((folder / "eqa.json").read_text())["episodes"]
+    asked = rows[0]["question"]
+    colour = asked["answer_text"]
+    assert isinstance(env, Environment) and env.own == ("answer sideways", f"answer {colour}")
+    records = []
+    for seed in (0, 1):  # view points; the end of a shortest path
+        observation, info = env.reset(seed=seed)
+        expert.reset(seed)
+        assert env.observation_space.contains(observation) and observation["task"] == asked["question_text"]
+        over = False
+        while not over:
+            _, _, terminated, truncated, info = env.step(expert.act())
+            over = terminated or truncated
+        assert info["success"] and terminated and info["measures"]["distance_to_goal"] < 0.2
+        assert info["prediction"] == {"episode_id": str(seed), "prediction": colour}
+        if seed == 0:
+            away = env.row.goals[0].position[:2] - env.sim.state.position[:2]
+            turned = math.atan2(away[1], away[0]) - env.sim.state.heading
+            assert abs(math.remainder(turned, 2 * math.pi)) <= math.radians(7.5) + 1e-5
+        else:
+            ended = env.sim.state.position - env.row.points[0]
+            assert np.linalg.norm(ended) < 0.2
+        records.append(Record(str(seed), info["prediction"]["prediction"], info["reference"]))
+    assert OfficialEQA().score(records).metrics["accuracy"].value == 1
+    env.reset(seed=2)
+    *_, terminated, _, info = env.step(env.own.index("answer sideways"))
+    assert terminated and not info["success"] and info["prediction"]["prediction"] == "sideways"
+    assert OfficialEQA().score([Record("2", "sideways", info["reference"])]).metrics["accuracy"].value == 0
+
+
+def test_a_question_whose_answer_cannot_be_given_is_one_line_or_skipped_and_counted(make, folder, tmp_path):
+    content = json.loads((folder / "eqa.json").read_text())
+    content["episodes"][0]["question"]["answer_text"] = "plaid"
+    file = tmp_path / "bad.json"
+    file.write_text(json.dumps(content))
+    env, _ = make("eqa", *EQA, episodes=file)
+    with pytest.raises(ValueError) as problem:
+        env.reset(seed=0)
+    assert str(problem.value) == f"{file}, episode 0: its answer 'plaid' is not in answer_vocab"
+    env, _ = make("eqa", *EQA, "env.make.on_fault=skip", episodes=file)
+    info = env.reset(seed=0)[1]
+    assert info["episode_id"] == "1" and info["skipped"] == 1
+    del content["answer_vocab"]
+    file.write_text(json.dumps(content))
+    env, _ = make("eqa", *EQA, episodes=file)
+    assert "answer plaid" in env.own and len(env.own) == 2
 
 
 def test_a_pose_brings_depth_back_to_where_the_agent_began(make):
