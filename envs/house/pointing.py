@@ -24,7 +24,7 @@ STEP = 10
 HEADINGS = tuple(f"heading {degrees}" for degrees in range(0, 360, STEP))
 ELEVATIONS = tuple(f"elevation {degrees}" for degrees in range(-80, 81, STEP))
 REACH = 3.0
-"""Metres from its footprint within which an object is a candidate: REVERIE annotates those."""
+"""Metres from an object's footprint within which REVERIE annotates it."""
 
 Direction = tuple[float, float]
 """Heading and elevation in the world, radians."""
@@ -60,20 +60,20 @@ def nearest_names(direction: Direction, facing: float) -> list[tuple[str, str]]:
     return [(heading, elevation) for _, heading, elevation in sorted(found)]
 
 
-def seen_from(house: House, place: int, points: np.ndarray) -> np.ndarray:
-    """Whether an object is within `REACH` of each of (P, 2) points and seen from it, in whatever direction it is."""
+def seen_from(house: House, place: int, points: np.ndarray, reach: float = REACH) -> np.ndarray:
+    """Whether an object is within `reach` of each of (P, 2) points and seen from it, in whatever direction it is."""
     item = house.spec.objects[place]
     x0, y0, x1, y1 = item.footprint
     dx = np.maximum(0.0, np.maximum(x0 - points[:, 0], points[:, 0] - x1))
     dy = np.maximum(0.0, np.maximum(y0 - points[:, 1], points[:, 1] - y1))
-    found = np.hypot(dx, dy) <= REACH
+    found = np.hypot(dx, dy) <= reach
     found[found] = sees(house.scene, points[found], item.centre, house.instance_of[place])
     return found
 
 
-def candidates(house: House, at: np.ndarray) -> list[int]:
+def candidates(house: House, at: np.ndarray, reach: float = REACH) -> list[int]:
     """The objects that can be meant where one stands: places in `HouseSpec.objects`."""
-    return [place for place in sorted(house.instance_of) if seen_from(house, place, at[None])[0]]
+    return [place for place in sorted(house.instance_of) if seen_from(house, place, at[None], reach)[0]]
 
 
 def pointed_at(house: House, at: np.ndarray, direction: Direction, among: Sequence[int]) -> int | None:
@@ -90,7 +90,9 @@ def box_of(item: HouseObject, at: np.ndarray) -> dict[str, Any]:
     x0, y0, x1, y1 = item.footprint
     low, high = min(part.bounds[2] for part in item.parts), max(part.bounds[5] for part in item.parts)
     middle = direction_to(item.centre, at)[0]
-    corners = [direction_to(corner, at) for corner in itertools.product((x0, x1), (y0, y1), (low, high))]
+    near = min(max(at[0], x0), x1), min(max(at[1], y0), y1)  # its foot and top are the steepest to look at
+    plan = [*itertools.product((x0, x1), (y0, y1)), near]
+    corners = [direction_to((*point, height), at) for point in plan for height in (low, high)]
     aside = [wrap(heading - middle) for heading, _ in corners]
     left, right = to_matterport(middle) - max(aside), to_matterport(middle) - min(aside)
     bottom, top = min(up for _, up in corners), max(up for _, up in corners)

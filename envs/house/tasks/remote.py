@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ AROUND = 12
 class RemoteObject(HouseTask):
     """An object that the description alone singles out in the house, in another room than the agent.
 
-    Distances are to view points at most 1 m from it.
+    Distances are to view points at most 1 m from it, around which it is seen, too.
 
     With `grounding` there are also actions that point (`envs.house.pointing`): `heading <degrees>` and `elevation
     <degrees>`, which move nothing. Both together are what the agent points at when it says `stop`; a later one replaces
@@ -151,9 +152,9 @@ class RemoteObject(HouseTask):
         """The pair of names that tells the object from others."""
         return names[0]
 
+    @abstractmethod
     def grounded(self) -> bool:
         """Whether the agent points at the object."""
-        raise NotImplementedError
 
     def pointed(self, name: str, weighted: str) -> dict[str, float]:
         """That as a measure, and weighted by the path's length as SPL is; nothing without `grounding`."""
@@ -168,7 +169,7 @@ class Reverie(RemoteObject):
     """Success is to stop where the object is seen, in whatever direction, from at most 3 m (REVERIE's rule).
 
     The object that is named (RGS) is the one whose middle is nearest to where the agent points, of all that are seen
-    from within 3 m: REVERIE's candidates. `embodied-score profile=reverie-ce`.
+    from within that distance: REVERIE's candidates. `embodied-score profile=reverie-ce`.
     """
 
     name, near = "reverie", pointing.REACH
@@ -186,10 +187,11 @@ class Reverie(RemoteObject):
     }
 
     def solved(self) -> bool:
-        item, at = self.sim.house.spec.objects[self.target], self.sim.state.position
-        instance = self.sim.house.instance_of[self.target]
-        near = gap(item.footprint, (at[0], at[1], at[0], at[1])) <= self.success_distance
-        return near and bool(sees(self.sim.house.scene, at[None], item.centre, instance)[0])
+        return bool(self.seen(self.sim.state.position[None])[0])
+
+    def seen(self, points: np.ndarray) -> np.ndarray:
+        """Whether the object is seen from each of (P, 2) points, from as near as it has to be."""
+        return pointing.seen_from(self.sim.house, self.target, points, self.success_distance)
 
     def best(self, names: list[tuple[str, str]]) -> tuple[str, str]:
         among = self.candidates()
@@ -203,7 +205,7 @@ class Reverie(RemoteObject):
 
     def candidates(self) -> list[int]:
         """The objects that can be meant from here."""
-        return pointing.candidates(self.sim.house, self.sim.state.position)
+        return pointing.candidates(self.sim.house, self.sim.state.position, self.success_distance)
 
     def named(self) -> int | None:
         """The object that the agent points at."""
@@ -215,11 +217,11 @@ class Reverie(RemoteObject):
         return self.named() == self.target
 
     def measures(self) -> dict[str, float]:
-        return super().measures() | self.pointed("rgs", "rgspl")
+        once = self.seen(np.array(self.walk.positions)[:, :2]).any()
+        return super().measures() | {"oracle_success": float(once)} | self.pointed("rgs", "rgspl")
 
     def record(self) -> dict[str, Any]:
-        at = np.array(self.walk.positions)[:, :2]
-        row = super().record() | {"seen": pointing.seen_from(self.sim.house, self.target, at).tolist()}
+        row = super().record() | {"seen": self.seen(np.array(self.walk.positions)[:, :2]).tolist()}
         named = self.named() if self.grounding and self.ended else None
         said = None if not self.grounding else "" if named is None else str(named)
         return row | {"predObjId": said}
