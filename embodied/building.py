@@ -112,7 +112,8 @@ def check_arguments(cls: type, arguments: Mapping[str, Any]) -> None:
         ValueError: with the class, the argument and its nearest valid name.
     """
     parameters: Mapping[str, inspect.Parameter] = inspect.signature(cls).parameters
-    if getattr(cls.__init__, "__qualname__", "") == "Module.__init__":  # type: ignore[misc]
+    owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+    if (owner.__module__, owner.__name__) == ("torch.nn.modules.module", "Module"):
         parameters = {}  # nn.Module's own constructor looks as if it took anything, and takes nothing
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return

@@ -59,7 +59,7 @@ def test_a_policy_of_ones_own_drives_by_file_and_by_node(evaluate, tmp_path):
     status, said, _ = evaluate("policy=walk.yaml", "settings={gain: 0.4}")
     assert status == 0 and "walk on fake/point: success" in said
     info = json.loads((tmp_path / "runs/walk/eval/fake_point_10000/eval_info.json").read_text())
-    assert info["policy"] == "walk" and len(info["episodes"]) == 1
+    assert info["policy"] == "walk" and len(info["episodes"]) == 2
     status, said, _ = evaluate("policy={_target_: fakes.policies.NoisyWalker, gain: 0.4}")
     assert status == 0 and "NoisyWalker on fake/point: success" in said
 

@@ -143,13 +143,13 @@ def test_from_demonstrations_to_a_rollout(plugins, tmp_path):
     """Collected with the expert, learned, saved, loaded and driven: as good as the expert, unlike chance."""
     assert collect(ENV, tmp_path / "data", episodes=60, num_workers=1).episodes == 60
     windows = Windows(Cache(LeRobotDataset(tmp_path / "data")), horizon=4)
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     config = small("head=categorical", "head.hidden=[64]", "execution.steps=1")
     agent = create_agent(config, windows.embodiment, windows.tasks, windows.columns, windows.episode_ends)
     optimiser = torch.optim.Adam(agent.parameters(), 3e-3)
     random = np.random.default_rng(0)
     agent.train()
-    for _ in range(250):
+    for _ in range(300):
         optimiser.zero_grad()
         losses = agent.loss(windows.batch(random.integers(len(windows), size=64)))
         losses["loss"].backward()
