@@ -56,14 +56,14 @@ def test_the_agent_acts_and_the_expert_is_stored(point_env, tmp_path, agent):
 def test_the_expert_may_act_now_and_then(point_env, tmp_path, agent):
     environment = point_env(tasks=["left"])
     for mix in (0.5, 1.0):
-        collect(environment, tmp_path / str(mix), 3, policy=agent[1], mix=mix, num_workers=1)
-    collect(environment, tmp_path / "expert", 3)
+        collect(environment, tmp_path / str(mix), 2, policy=agent[1], mix=mix, num_workers=1)
+    collect(environment, tmp_path / "expert", 2)
     always, sometimes = (frames(tmp_path / name) for name in ("1.0", "0.5"))
     assert (column(always, "action") == column(frames(tmp_path / "expert"), "action")).all()
     moved = np.diff(column(sometimes, "observation.state"), axis=0)
     asked = np.abs(moved - column(sometimes, "action")[:-1]).max(1) < 1e-6
     assert 0.2 < asked.mean() < 0.8
-    collect(environment, tmp_path / "again", 3, policy=agent[1], mix=0.5, num_workers=2)
+    collect(environment, tmp_path / "again", 2, policy=agent[1], mix=0.5, num_workers=2)
     kept = {k: v for k, v in contents(tmp_path / "again").items() if k.startswith("data")}
     assert kept == {k: v for k, v in contents(tmp_path / "0.5").items() if k.startswith("data")}
 
