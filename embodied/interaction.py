@@ -96,6 +96,10 @@ class Policy(ABC):
         """
         return {}
 
+    def remarks(self) -> list[str]:
+        """What is to be said of an evaluation beside its figures, a line each: answers that were no action, say."""
+        return []
+
     def cloud(self, slot: int) -> Cloud | None:
         """What it remembers in space, as of the last `act`; None where that is nothing.
 

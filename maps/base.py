@@ -223,10 +223,12 @@ class MapMemory(nn.Module, ABC):
     Attributes:
         needs: which of `semantic` and `features` its observations must have.
         camera: whose observations are written.
+        features: F, where `needs` has them.
     """
 
     needs: tuple[str, ...] = ()
     camera: str = "front"
+    features: int = 0
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -264,6 +266,24 @@ class MapMemory(nn.Module, ABC):
         self, memory: Memory, text: Text | None = None, slots: Sequence[int] | Tensor | None = None
     ) -> MapTokens:
         """Read the memory of some slots (None: all) as tokens; maps that follow the instruction need the text."""
+
+    def sees(
+        self, memory: Memory, observation: Mapping[str, Any], slots: Sequence[int] | Tensor | None
+    ) -> tuple[View, Tensor]:
+        """What the map's camera sees, and the slots (B,) that see it.
+
+        Raises:
+            ValueError: the observation lacks something, shapes do not fit, or its features are of another encoder.
+        """
+        view, rows = View.of(observation, self.camera, self.needs, memory.device), memory.rows(slots)
+        if len(view.depth) != len(rows):
+            raise ValueError(f"an observation of {len(view.depth)} episodes was given for {len(rows)} slots")
+        if view.features is not None and view.features.shape[2] != self.features:
+            raise ValueError(
+                f"{FEATURES}{self.camera} has {view.features.shape[2]} features, "
+                f"but this map was made for {self.features}"
+            )
+        return view, rows
 
     def drawings(self, memory: Memory, slot: int) -> Drawings:
         """The memory of a slot, to look at: pictures by name; here none."""

@@ -124,10 +124,7 @@ class PlacedMemory(MapMemory):
         self, memory: Memory, observation: Mapping[str, Any], slots: Sequence[int] | Tensor | None = None
     ) -> Points:
         """Where a step's pixels fall. The memory's `agent` becomes the (last) view's place."""
-        view = View.of(observation, self.camera, self.needs, memory.device)
-        rows = memory.rows(slots)
-        if len(view.depth) != len(rows):
-            raise ValueError(f"an observation of {len(view.depth)} episodes was given for {len(rows)} slots")
+        view, rows = self.sees(memory, observation, slots)
         position = view.pose[:, :, :3, 3]
         new = ~memory["begun"][rows]
         floor = position[:, :1, 2] - self.eye
@@ -188,17 +185,11 @@ class GridMemory(PlacedMemory):
         return self.window(values, known & inside)
 
 
-def pixel_features(view: View, features: int, camera: str) -> Tensor:
-    """The feature of each pixel of a view, (B, V x H x W, F), bilinearly upsampled.
-
-    Raises:
-        ValueError: features of another width than `features`.
-    """
+def pixel_features(view: View) -> Tensor:
+    """The feature of each pixel of a view, (B, V x H x W, F), bilinearly upsampled."""
     pictures = view.features
     assert pictures is not None
-    batch, views, found = pictures.shape[:3]
-    if found != features:
-        raise ValueError(f"observation.features.{camera} has {found} features, but this map was made for {features}")
+    batch, views = pictures.shape[:2]
     rows, columns = (place.expand(batch * views, -1) for place in view.pixels())
     each = bilinear(pictures.flatten(0, 1).float(), rows, columns, *view.whole)
     return each.unflatten(0, (batch, views)).flatten(1, 2)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from maps.attention import CrossModalLayer, check_heads
-from maps.base import MapMemory, MapTokens, Memory, Text, View
+from maps.base import MapMemory, MapTokens, Memory, Text
 from maps.geometry import heading_of, scatter_softmax, scatter_sum, to_egocentric, unproject
 
 DISTANCE = 30.0
@@ -89,16 +89,9 @@ class GridMM(MapMemory):
     def update(
         self, memory: Memory, observation: Mapping[str, Any], slots: Sequence[int] | Tensor | None = None
     ) -> None:
-        view = View.of(observation, self.camera, self.needs, memory.device)
-        rows = memory.rows(slots)
+        view, rows = self.sees(memory, observation, slots)
         assert view.features is not None
-        batch, views, features, height, width = view.features.shape
-        if len(rows) != batch:
-            raise ValueError(f"an observation of {batch} episodes was given for {len(rows)} slots")
-        if features != self.features:
-            raise ValueError(
-                f"observation.features.{self.camera} has {features} features, but this map was made for {self.features}"
-            )
+        views, _, height, width = view.features.shape[1:]
         if views * height * width > self.capacity:
             raise ValueError(f"one step has {views * height * width} patches, but capacity is {self.capacity}")
         middles = [

@@ -52,7 +52,7 @@ class OpenVocabularyMap(GridMemory):
     ) -> None:
         points = self.place(memory, observation, slots)
         seen = points.seen & (points.heights > self.low)
-        features = pixel_features(points.view, self.features, self.camera)[seen]
+        features = pixel_features(points.view)[seen]
         at = points.rows.unsqueeze(1) * self.grid.cells + points.cells
         cells, member = torch.unique(at[seen], return_inverse=True)
         where = cells // self.grid.cells, cells % self.grid.cells

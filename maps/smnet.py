@@ -74,11 +74,6 @@ class ProjectedMap(GridMemory):
         points = self.place(memory, observation, slots)
         found = points.view.features
         assert found is not None
-        if found.shape[2] != self.features:
-            raise ValueError(
-                f"observation.features.{self.camera} has {found.shape[2]} features, "
-                f"but this map was made for {self.features}"
-            )
         views, height, width = points.view.depth.shape[1:]
         pixels = height * width
         rows, columns = points.view.pixels()

@@ -86,7 +86,7 @@ class VoxelMap(PlacedMemory):
         total = self.grid.cells * self.height
         found, member = torch.unique(episode * total + voxel, return_inverse=True)
         rows = self._rows(memory, found // total, found % total)
-        features = pixel_features(points.view, self.features, self.camera)[seen]
+        features = pixel_features(points.view)[seen]
         sums = scatter_sum(features, member, len(found))
         counts = scatter_sum(torch.ones_like(member, dtype=torch.float32), member, len(found))
         kept = rows >= 0

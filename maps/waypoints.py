@@ -114,16 +114,9 @@ class WaypointMap(GraphMemory):
     def update(
         self, memory: Memory, observation: Mapping[str, Any], slots: Sequence[int] | Tensor | None = None
     ) -> None:
-        view = View.of(observation, self.camera, self.needs, memory.device)
-        rows = memory.rows(slots)
+        view, rows = self.sees(memory, observation, slots)
         assert view.features is not None
-        batch, views, features = view.features.shape[:3]
-        if len(rows) != batch:
-            raise ValueError(f"an observation of {batch} episodes was given for {len(rows)} slots")
-        if features != self.features:
-            raise ValueError(
-                f"observation.features.{self.camera} has {features} features, but this map was made for {self.features}"
-            )
+        batch, views = view.features.shape[:2]
         agents = torch.cat([view.pose[..., :3, 3], heading_of(view.pose).unsqueeze(-1)], dim=-1)  # (B, V, 4)
         memory["agent"][rows] = agents[:, -1]
         free = self._free(view)

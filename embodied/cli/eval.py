@@ -121,7 +121,7 @@ def work(config: DictConfig) -> dict[str, Any]:
     report = write_report(out)
     journal.end()
     hourly = 3600 * len(records) / max(journal.seconds + seconds, 1e-9)
-    for text in [*_conclusions(info, records, hourly), *getattr(policy, "remarks", list)()]:
+    for text in [*_conclusions(info, records, hourly), *policy.remarks()]:
         print(text)
     print(report)
     low, high = info["overall"]["ci95"]

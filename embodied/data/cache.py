@@ -177,7 +177,8 @@ def _write_columns(dataset: LeRobotDataset, keys: Sequence[str], folder: Path) -
 
 
 def _load(file: Path) -> np.ndarray:
-    """One of our own arrays, plain numbers; pictures (depth, categories) stay on the disk."""
+    """One of our own arrays; pictures (depth, categories) stay on the disk."""
+    # allow_pickle=False refuses anything but plain numbers, so that nothing can run
     mapped = np.load(file, mmap_mode="r", allow_pickle=False)
     return mapped if mapped.nbytes > WIDE * len(mapped) else np.array(mapped)
 

@@ -237,7 +237,8 @@ class Observer(nn.Module):
         apart: dict[str, Any] = {key: batch[key][at].unsqueeze(1) for key in seen}
         apart[TASK] = [batch[TASK][row] for row in real[:, 0].tolist()]
         apart["observation_is_pad"] = torch.zeros(len(real), 1, dtype=torch.bool)
-        features = self._encode(apart) if "images" in self.order or self.map is not None else {}
+        mapped = self.map is not None and any(key.startswith(FEATURES) for key in self.map.reads)
+        features = self._encode(apart) if self._sees or mapped else {}
         recalled = None
         if self.map is not None:
             recalled = self._recall(apart, batch[TASK], steps, features, memory, slots)

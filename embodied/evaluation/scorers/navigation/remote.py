@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from embodied.evaluation.scorers.base import Record, Unit, wrong
 from embodied.evaluation.scorers.navigation.paths import efficiency, length
+from embodied.evaluation.scorers.navigation.reverie import REVERIE
 from embodied.evaluation.scorers.navigation.soon import corners, direction, inside
 from embodied.evaluation.scorers.navigation.steps import EpisodeScorer
 
@@ -29,14 +30,7 @@ class ContinuousREVERIE(EpisodeScorer):
     """
 
     needs = ("objId",)
-    figures: ClassVar[Mapping[str, Unit]] = {
-        "success": "rate",
-        "spl": "rate",
-        "oracle_success": "rate",
-        "rgs": "rate",
-        "rgspl": "rate",
-        "path_length": "number",
-    }
+    figures = REVERIE.figures
 
     def episode(self, record: Record) -> dict[str, float]:
         did = record.prediction
