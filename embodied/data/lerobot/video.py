@@ -16,7 +16,12 @@ from typing import Any
 import av
 import numpy as np
 
-CODECS = {"libsvtav1": ("av1", {"preset": "8"}), "libx264": ("h264", {"preset": "veryfast"})}
+CODECS = {
+    "libsvtav1": ("av1", {"preset": "8", "svtav1-params": "lp=1"}),
+    # without macroblock trees, whose weights x264 takes from memory it never set: bytes would differ from run to run
+    "libx264": ("h264", {"preset": "veryfast", "x264-params": "mbtree=0"}),
+}
+"""Encoder -> its name in a data set's `info.json`, and its options."""
 TOLERANCE = 1e-4
 """How far, in seconds, a frame may be from the timestamp asked for; LeRobot's default."""
 
@@ -66,8 +71,6 @@ def encode_video(
         stream: Any = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {"g": str(keyframes), "crf": str(crf), **CODECS.get(codec, ("", {}))[1]}
-        if codec == "libsvtav1":
-            stream.options = {**stream.options, "svtav1-params": "lp=1"}
         for image in itertools.chain([first], frames):
             count += 1
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
