@@ -31,6 +31,7 @@ from embodied.cli.configs import compose, explain
 if TYPE_CHECKING:
     from embodied.assistant import Assistant
     from embodied.data.multimodal.readers.base import Reader
+    from embodied.training.encoder_lesson import EncoderLesson
 
 
 def tune(config: DictConfig) -> dict[str, Any]:
@@ -139,7 +140,8 @@ def _run(
     from embodied.training.stages import train_parts
     from embodied.training.trainable import table
     from embodied.training.trainer import Settings, Trainer
-    from embodied.training.visual_words import VisualWords, frequent
+    from embodied.training.visual_regions import VisualRegions
+    from embodied.training.visual_words import VisualWords
 
     nodes = _sources(plain, name, stage)
     trainer = dict(plain["trainer"])
@@ -166,9 +168,10 @@ def _run(
             assistant, chosen, weights, settings.batch_size, plain["seed"], plain["data"]["on_error"], packing, together
         )
         say("\n".join(f"{source}: {len(reader)} samples" for source, reader in chosen.items()))
-        learner: Assistant | VisualWords = assistant
-        if stage.get("objective") == "words":
-            learner = VisualWords(assistant, frequent(_answers(assistant, chosen)))
+        learner: Assistant | EncoderLesson = assistant
+        lessons: dict[str, type[EncoderLesson]] = {kind.objective: kind for kind in (VisualRegions, VisualWords)}
+        if lesson := lessons.get(stage.get("objective", "answers")):
+            learner = lesson.of(assistant, texts(chosen, role="assistant"))
             if run.checkpoint:
                 learner.load_head(run.checkpoint)
         say(table(learner))
@@ -183,12 +186,6 @@ def _run(
         return results
     finally:
         run.close()
-
-
-def _answers(assistant: Assistant, readers: Mapping[str, Reader]) -> Iterator[list[int]]:
-    """Token ids of what is answered in the data."""
-    for text in texts(readers, role="assistant"):
-        yield assistant.tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
 
 
 def _assistant(plain: dict[str, Any], folder: Path | None, readers: Mapping[str, Reader]) -> Assistant:

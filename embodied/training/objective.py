@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from embodied.agent import Agent
     from embodied.assistant import Assistant
     from embodied.crew import Crew
-    from embodied.training.visual_words import VisualWords
+    from embodied.training.encoder_lesson import EncoderLesson
 
-    Learner = Agent | Crew | Assistant | VisualWords
+    Learner = Agent | Crew | Assistant | EncoderLesson
     """What is trained: it has parameters, `loss(batch, generators)` and `save_pretrained(folder)`."""
 
 Precision = Literal["float32", "bfloat16"]

@@ -29,8 +29,10 @@ ALL_MODES = f"{', '.join(MODES)}, {{last: k}}, {{decay: d}}"
 STAGE = ("train", "data", "lr", "steps", "batch_size", "schedule", "objective")
 """What a stage says."""
 
-OBJECTIVES = ("answers", "words")
-"""What a stage learns to do: say the answers (unless said otherwise), or see the words that captions have."""
+LESSONS = ("words", "regions")
+"""What an encoder can be taught alone: the words that captions have, or things and their boxes."""
+OBJECTIVES = ("answers", *LESSONS)
+"""What a stage learns to do: say the answers, unless said otherwise."""
 
 LAYER = re.compile(r"\.(?:layers|layer|blocks|block|h)\.(\d+)\.")
 
@@ -62,10 +64,12 @@ def check_stages(stages: Mapping[str, Any], where: str) -> None:
                 raise ValueError(f"{where}.{name} says no {key}")
         if stage.get("objective", "answers") not in OBJECTIVES:
             raise ValueError(f"{where}.{name}.objective is {stage['objective']}, not one of {', '.join(OBJECTIVES)}")
-        if stage.get("objective") == "words" and any(
+        if stage.get("objective") in LESSONS and any(
             mode != "frozen" for part, mode in stage["train"].items() if part != "encoder"
         ):
-            raise ValueError(f"{where}.{name} teaches words, which the encoder alone learns: train: {{encoder: full}}")
+            raise ValueError(
+                f"{where}.{name} teaches {stage['objective']}, which the encoder alone learns: train: {{encoder: full}}"
+            )
         for part, mode in stage["train"].items():
             if part not in PARTS:
                 raise ValueError(f"{where}.{name}.train has '{part}'{nearest(str(part), PARTS)}")

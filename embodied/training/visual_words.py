@@ -10,23 +10,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embodied.assistant import Assistant
 from embodied.lvlm.chat.pieces import IGNORED
-from embodied.lvlm.vision import Picture
+from embodied.training.encoder_lesson import EncoderLesson
 
 Gram = tuple[int, ...]
-HEAD = "visual_words.safetensors"
 
 
-class VisualWords(nn.Module):
+class VisualWords(EncoderLesson):
     """An assistant whose encoder is being taught words.
 
     Args:
@@ -37,15 +34,21 @@ class VisualWords(nn.Module):
         ValueError: the assistant sees nothing, or there are no words.
     """
 
+    objective = "words"
+
     def __init__(self, assistant: Assistant, words: Sequence[Gram]) -> None:
-        super().__init__()
-        if assistant.model.vision is None:
-            raise ValueError("objective: words teaches an encoder, and this model has none")
+        super().__init__(assistant)
         if not words:
             raise ValueError("objective: words found no words in the answers of its data")
-        self.assistant = assistant
         self.words = {gram: place for place, gram in enumerate(words)}
-        self.head = nn.Linear(assistant.model.vision.encoder.dim, len(words))
+        self.head = nn.Linear(self.encoder.dim, len(words))
+
+    @classmethod
+    def of(cls, assistant: Assistant, answers: Iterable[str]) -> VisualWords:
+        """A lesson in the words of these answers."""
+        return cls(
+            assistant, frequent(assistant.tokenizer(f" {a}", add_special_tokens=False)["input_ids"] for a in answers)
+        )
 
     def loss(self, batch: Mapping[str, Any], generators: Any = None) -> dict[str, Tensor]:
         """Binary cross-entropy of which words each sample's answers say, a mean over words and samples.
@@ -57,42 +60,15 @@ class VisualWords(nn.Module):
         Raises:
             ValueError: a sample has no picture, or several.
         """
-        pictures = [self._only(row) for row in batch["pictures"]]
+        pictures = self.pictures(batch)
         said = batch["labels"]
         targets = torch.zeros(len(said), len(self.words), device=said.device)
         for row, labels in enumerate(said.tolist()):
             found = {self.words[gram] for gram in grams(labels) if gram in self.words}
             targets[row, sorted(found)] = 1.0
-        vision = self.assistant.model.vision
-        assert vision is not None
-        seen = torch.stack([features.amax(0) for features in vision.features(pictures)])
+        seen = torch.stack([features.amax(0) for features in self.vision.features(pictures)])
         loss = F.binary_cross_entropy_with_logits(self.head(seen), targets)
         return {"loss": loss}
-
-    @staticmethod
-    def _only(pictures: Sequence[Any]) -> Picture:
-        if len(pictures) != 1 or not isinstance(pictures[0], Picture):
-            raise ValueError(f"objective: words learns from samples of one picture, and one has {len(pictures)}")
-        return pictures[0]
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """The assistant, and beside it what predicts the words, for going on."""
-        self.assistant.save_pretrained(folder)
-        save_file(self.head.state_dict(), str(Path(folder) / HEAD))
-
-    def load_head(self, folder: Path) -> None:
-        """Go on from a checkpoint.
-
-        Raises:
-            ValueError: it has no such layer, or one for other words.
-        """
-        file = folder / HEAD
-        if not file.is_file():
-            raise ValueError(f"{folder} has no {HEAD}: it is of another objective")
-        try:
-            self.head.load_state_dict(load_file(str(file)))
-        except RuntimeError:
-            raise ValueError(f"{file} predicts other words than this data has") from None
 
 
 def grams(labels: Iterable[int]) -> Iterator[Gram]:

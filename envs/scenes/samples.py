@@ -16,7 +16,7 @@ import numpy as np
 from envs.scenes.balance import Asked, Balance
 from envs.scenes.dialogues import dialogue
 from envs.scenes.film_questions import film_questions
-from envs.scenes.grammar import captions
+from envs.scenes.grammar import captions, full
 from envs.scenes.probes import SETTINGS, Probes
 from envs.scenes.questions import Asker, Question
 from envs.scenes.references import ASKED, in_text, references
@@ -24,9 +24,10 @@ from envs.scenes.settings import Settings
 from envs.scenes.visibility import Fact
 
 SOURCE = "scenes"
-TASKS = ("caption", "vqa", *(f"pope_{setting}" for setting in SETTINGS), "refer", "dialogue", "video")
+TASKS = ("caption", "vqa", *(f"pope_{setting}" for setting in SETTINGS), "refer", "detect", "dialogue", "video")
 DESCRIBE = ("Describe the picture.", "What is on the table?", "What does the picture show?", "Write a caption.")
-_TABLE, _TALK, _PROBE, _REFER, _CAPTION, _FILM, _ORDER = 11, 12, 13, 14, 15, 16, 17
+LIST = ("List all things with their boxes.", "Which things are where?", "Detect everything on the table.")
+_TABLE, _TALK, _PROBE, _REFER, _CAPTION, _FILM, _ORDER, _DETECT = 11, 12, 13, 14, 15, 16, 17, 18
 """Streams of random numbers, one per task: what one task asks does not depend on the others."""
 
 
@@ -81,6 +82,7 @@ def write_split(settings: Settings, split: str, pictures: Sequence[Picture], fil
         _talk(written, random(_TALK, number), split, picture)
         _caption(written, random(_CAPTION, number), split, picture)
         _refer(written, random(_REFER, number), split, picture, settings.size)
+        _detect(written, random(_DETECT, number), split, picture, settings.size)
     for film in films:
         film_balance.add(film.number, film_questions(random(_FILM, film.number), film.facts, film.end, film.motions))
     written.asked["vqa"], written.asked["video"] = balance.balanced(), film_balance.balanced()
@@ -152,6 +154,17 @@ def _refer(written: Written, random: np.random.Generator, split: str, picture: P
         parts = [{"type": "image", "image": picture.file}, _text(asked)]
         meta = {"image_id": picture.number, "phrase": phrase, "box": list(fact.box), "width": size, "height": size}
         _add(written, split, "refer", [(parts, in_text(fact.box, size))], meta)
+
+
+def _detect(written: Written, random: np.random.Generator, split: str, picture: Picture, size: int) -> None:
+    """All things that are seen, from left to right, as grounded captions have them: `small red ball [x1,y1,x2,y2]`."""
+    seen = sorted((fact for fact in picture.facts if fact.seen), key=lambda fact: fact.column)
+    if seen:
+        answer = ", ".join(f"{full(fact)} {in_text(fact.box, size)}" for fact in seen)
+        parts = [{"type": "image", "image": picture.file}, _text(LIST[random.integers(len(LIST))])]
+        boxes = [list(fact.box) for fact in seen]
+        meta = {"image_id": picture.number, "phrases": [full(fact) for fact in seen], "boxes": boxes}
+        _add(written, split, "detect", [(parts, answer)], meta | {"width": size, "height": size})
 
 
 def _add(written: Written, split: str, task: str, turns: Sequence[tuple[list[Any], str]], meta: dict[str, Any]) -> None:

@@ -111,5 +111,5 @@ def test_what_cannot_be_taught_is_said_in_one_line(tmp_path):
     stage = {"train": {"encoder": "full", "backbone": "full"}, "data": ["pairs"], "lr": 1.0, "objective": "words"}
     with pytest.raises(ValueError, match="the encoder alone learns"):
         check_stages({"see": stage}, "stages")
-    with pytest.raises(ValueError, match=r"see\.objective is sounds, not one of answers, words"):
+    with pytest.raises(ValueError, match=r"see\.objective is sounds, not one of answers, words, regions"):
         check_stages({"see": stage | {"objective": "sounds"}}, "stages")
