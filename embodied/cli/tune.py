@@ -6,6 +6,7 @@ embodied-tune recipe=llava-1.5 model=small out=runs/vlm \
 embodied-tune ... resume=true                                # go on where it stopped, in whichever stage
 embodied-tune model=zoo/llava-1.5 tiny=true recipe=llava-1.5 ...   # a row of the zoo, tiny
 embodied-tune init=<Hugging Face folder> recipe=sharegpt4v ...     # a released checkpoint
+embodied-tune encoder_from=runs/vlm/1-see only=[align,tune] ...   # an encoder that sees already, for another connector
 embodied-tune ... packing=best_fit                           # several conversations in a row: the same training, faster
 embodied-tune ... video.frames=16 +video@row.model.video=timesformer    # films through an encoder of their own
 
@@ -52,12 +53,30 @@ def tune(config: DictConfig) -> dict[str, Any]:
     for number, (name, stage) in enumerate(stages.items(), 1):
         folder = Path(plain["out"]) / f"{number}-{name}"
         if plain["only"] is not None and name not in plain["only"]:
-            before = newest(folder) or before
+            if found := newest(folder):
+                _same_model(plain, folder)
+                before = found
             continue
         print(f"stage {name} in {folder}: {_shown(stage)}")
         results = _run(plain, name, stage, folder, before, readers)
         before = newest(folder)
     return results
+
+
+def _same_model(plain: Mapping[str, Any], folder: Path) -> None:
+    """See that a stage which ran before trained the model that this command names.
+
+    Raises:
+        ValueError: it trained another.
+    """
+    from embodied.training.run_folder import leaves, read_config
+
+    before, now = (dict(leaves(config.get("row", {}).get("model", {}))) for config in (read_config(folder), plain))
+    for key in sorted({*before, *now}):
+        if before.get(key) != now.get(key):
+            raise ValueError(
+                f"{folder} was trained with row.model.{key}={before.get(key)}, not {now.get(key)}: name another out="
+            )
 
 
 def _stages(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -218,6 +237,8 @@ def _assistant(plain: dict[str, Any], folder: Path | None, readers: Mapping[str,
     torch.manual_seed(plain["seed"])
     node = row.node(plain["tiny"])
     model = _model(node, tokenizer, plain["tiny"])
+    if plain["encoder_from"]:
+        _take_encoder(model, Path(plain["encoder_from"]))
     return Assistant(model, tokenizer, chat, text["max_tokens"], text["drop_turns"], video=plain["video"])
 
 
@@ -231,6 +252,24 @@ def _model(node: dict[str, Any], tokenizer: Any, tiny: bool) -> Any:
     if "vocab_size" in config and config["vocab_size"] < len(tokenizer):
         raise ValueError(f"the tokenizer has {len(tokenizer)} ids, the language model {config['vocab_size']}")
     return LVLM.from_config(node, len(tokenizer))
+
+
+def _take_encoder(model: Any, folder: Path) -> None:
+    """Give a new model the encoder of another assistant.
+
+    Raises:
+        ValueError: the folder holds none, or one of another shape.
+    """
+    from embodied.assistant import Assistant
+    from embodied.training.run_folder import newest
+
+    theirs = Assistant.from_pretrained(newest(folder) or folder).model.vision
+    if theirs is None or model.vision is None:
+        raise ValueError(f"encoder_from={folder}: {'this model' if theirs else 'that one'} has no encoder")
+    try:
+        model.vision.encoder.load_state_dict(theirs.encoder.state_dict())
+    except RuntimeError:
+        raise ValueError(f"encoder_from={folder} has another shape than row.model.encoder") from None
 
 
 def texts(readers: Mapping[str, Reader], role: str | None = None) -> Iterator[str]:

@@ -111,7 +111,7 @@ class RunFolder:
             self._lock.close()
 
     def _compare(self, config: Mapping[str, Any]) -> None:
-        old, new = dict(_leaves(read_config(self.path))), dict(_leaves(config))
+        old, new = dict(leaves(read_config(self.path))), dict(leaves(config))
         constant = str(old.get("schedule.name", "")).startswith("constant")
         for key in [*new, *(key for key in old if key not in new)]:
             was, now = old.get(key, "absent"), new.get(key, "absent")
@@ -162,10 +162,11 @@ def clean(folder: Path) -> None:
                 leftover.unlink(missing_ok=True)
 
 
-def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A config's values by their dotted names."""
     if isinstance(config, Mapping):
         for key, value in config.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, config
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from embodied.assistant import Assistant
 from embodied.cli import tune as module
 from embodied.cli.app import command
+from embodied.lvlm.model import LVLM
 from embodied.training.run_folder import newest
 from embodied.training.trainer import Trainer
 
@@ -157,6 +158,32 @@ def test_an_encoder_that_is_taught_words_first_goes_on_where_it_was_killed(tune,
     assert not (newest("whole/2-align") / "visual_words.safetensors").exists()
     moved = {name.split(".")[0] for name in changed(weights("whole/1-see"), weights("whole/2-align"))}
     assert moved == {"vision", "backbone"}
+
+
+def test_an_encoder_taught_things_and_boxes_serves_models_with_other_connectors(tune, tmp_path):
+    said = [f"red thing [{x},0,{x + 300},400], blue box [500,500,999,999]" for x in (0, 100, 200, 300)]
+    Path("d.jsonl").write_text("".join(line(f"d{i}", f"{i}.png", text) + "\n" for i, text in enumerate(said)))
+    sources = f"data.sources={SOURCES[:-1]}, d: {{kind: regions, format: chat, file: d.jsonl}}}}"
+    words = [sources, "recipe=grounded", "trainer.max_steps=2"]
+    status, _, err = tune(*words, "out=first")
+    assert status == 0, err
+    assert sorted(p.name for p in (tmp_path / "first").iterdir()) == ["1-see", "2-align", "3-tune"]
+    seen, aligned = weights("first/1-see"), weights("first/2-align")
+    assert all(not name.startswith("vision.encoder.") for name in changed(seen, aligned))
+
+    other = [*words, "only=[align]", "+row.model.connector.activation=relu"]
+    outcome = tune(*other, "out=second", "encoder_from=first/1-see")
+    assert outcome[0] == 0, outcome[2]
+    theirs = weights("second/2-align")
+    assert all(torch.equal(theirs[name], seen[name]) for name in seen if name.startswith("vision.encoder."))
+
+    one_line(tune(*other, "out=first"), "first/1-see was trained with row.model.connector.activation=None, not relu")
+    config = Assistant.from_pretrained(newest("first/1-see")).model.config
+    stem = {"_target_": "embodied.lvlm.encoders.convolution.ConvolutionalStem", "widths": [8, 16]}
+    with pytest.raises(ValueError, match=r"encoder_from=first/1-see has another shape than row.model.encoder"):
+        module._take_encoder(LVLM.from_config(config | {"encoder": stem}, 300), Path("first/1-see"))
+    with pytest.raises(ValueError, match="this model has no encoder"):
+        module._take_encoder(LVLM.from_config({"backbone": config["backbone"]}, 300), Path("first/1-see"))
 
 
 def test_pictures_are_read_once_for_questions_that_are_met_together(tune):
