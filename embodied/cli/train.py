@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 ACTIONS = "actions"
 """What demonstrations are called in a mixture with conversations."""
 
+ASSISTANTS = ["assistant"]
+"""What a run's config keeps of a checkpoint that was an assistant: the parts that it has."""
+
 GROUPS = {"encoder": "model", "connector": "model", "backbone": "model", "denoiser": "head"}
 """Config groups that are parts of a larger one."""
 
@@ -78,12 +81,12 @@ def train(config: DictConfig) -> dict[str, Any]:
 
 def _located(plain: dict[str, Any]) -> Path | None:
     """The folder of the checkpoint to start from; None to start from nothing, or to go on."""
-    from embodied.evaluation.policies import locate_policy
+    from embodied.evaluation.policies import locate_policy, newest_stage
     from embodied.training.run_folder import newest
 
     if not plain["init"] or (plain["resume"] and newest(plain["out"])):
         return None
-    folder = locate_policy(str(plain["init"]), "init").folder
+    folder = locate_policy(str(newest_stage(plain["init"]) or plain["init"]), "init").folder
     if folder is None:
         raise ValueError(f"init={plain['init']} is no checkpoint: name the folder of a run, a checkpoint or an agent")
     return folder
@@ -95,21 +98,29 @@ def _brought(plain: dict[str, Any], start: Path | None) -> dict[str, Any]:
     Raises:
         ValueError: `keep` names no part; or the command line configures a part that is the checkpoint's.
     """
+    from embodied.assistant import is_assistant
     from embodied.building import nearest
     from embodied.training.run_folder import read_config
-    from embodied.training.warm_start import BROUGHT, config_of
+    from embodied.training.warm_start import BROUGHT, SPOKEN, config_of
 
     for part in plain["keep"]:
         if part not in BROUGHT:
             raise ValueError(f"keep has '{part}'{nearest(str(part), BROUGHT)}")
-    for text in HydraConfig.get().overrides.task if HydraConfig.initialized() else ():
-        key = text.lstrip("+~").split("=")[0].split("@")[0]
-        part = GROUPS.get(key.split(".")[0].split("/")[0], key.split(".")[0])
-        if part in plain["keep"]:
-            rest = ",".join(other for other in plain["keep"] if other != part)
-            raise ValueError(f"{text} would do nothing: with init, {part} is the checkpoint's, unless keep=[{rest}]")
     found = read_config(plain["out"]) if start is None else config_of(start)
-    return plain | {part: found[part] for part in plain["keep"] if part in found}
+    spoken = found.get("keep") == ASSISTANTS if start is None else is_assistant(start)
+    given = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    for text in given:
+        first, *rest = text.lstrip("+~").split("=")[0].split("@")[0].replace("/", ".").split(".")
+        if spoken and (first in (*SPOKEN, "chat") or (first == "model" and rest and rest[0] in SPOKEN)):
+            raise ValueError(f"{text} would do nothing: {plain['init']} brings its own")
+        if not spoken and (part := GROUPS.get(first, first)) in plain["keep"]:
+            others = ",".join(other for other in plain["keep"] if other != part)
+            raise ValueError(f"{text} would do nothing: with init, {part} is the checkpoint's, unless keep=[{others}]")
+    if not spoken:
+        return plain | {part: found[part] for part in plain["keep"] if part in found}
+    model = plain["model"] | {part: found["model"][part] for part in SPOKEN if part in found["model"]}
+    text_node = plain["text"] | {"checkpoint": found["text"]["checkpoint"]}
+    return plain | {"model": model, "text": text_node, "chat": found["chat"], "keep": ASSISTANTS}
 
 
 def _trainer(

@@ -213,6 +213,12 @@ def locate_policy(
     raise ValueError(f"{key}={spec} holds no agent: {missing}")
 
 
+def newest_stage(runs: str | Path) -> Path | None:
+    """The last stage that has begun of a recipe's runs (`embodied-tune`); None where the folder holds no such runs."""
+    stages = sorted(found.parent for found in Path(runs).glob(f"[0-9]*-*/{CHECKPOINTS}"))
+    return stages[-1] if stages else None
+
+
 def split_name(env: Mapping[str, Any]) -> str:
     """An environment's name with what its arguments perturb: `metaworld/mt10+camera+start0.5`; 1 is not written."""
     perturbed = (env.get("make") or {}).get("perturb") or {}

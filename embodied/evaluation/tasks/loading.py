@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from embodied.agent import Agent
 from embodied.assistant import Assistant, is_assistant
-from embodied.evaluation.policies import CHECKPOINTS, locate_policy
+from embodied.evaluation.policies import locate_policy, newest_stage
 from embodied.evaluation.tasks.base import Responder
 from embodied.files import read_json
 
@@ -23,8 +21,7 @@ def load_responder(spec: str, device: str = "auto") -> Responder:
     Raises:
         ValueError: there is no such folder, or what it holds answers no questions.
     """
-    stages = sorted(found.parent for found in Path(spec).glob(f"[0-9]*-*/{CHECKPOINTS}"))
-    folder = locate_policy(str(stages[-1]) if stages else spec).folder
+    folder = locate_policy(str(newest_stage(spec) or spec)).folder
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if folder is not None and is_assistant(folder):
