@@ -14,21 +14,24 @@ the demonstrations visit states the expert would avoid, and show how to come bac
 
 With `policy`, an agent acts and the expert says at each step what it would have done, which is what is stored (DAgger,
 Ross et al. 2011): the demonstrations visit the states that the agent's own mistakes lead to. Episodes that fail are
-kept, since the expert's actions are right in them too.
+kept, since the expert's actions are right in them too. With `stored="policy"` it is what the policy itself does: a
+policy that searches, say, is a better teacher of searching than an expert who knows where everything is.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 import numpy as np
 
+from embodied.building import build, find_class
 from embodied.data.lerobot import begin, finalize, stage_episode
 from embodied.files import only_one, write_text
 from embodied.interaction import Policy, stack
@@ -42,6 +45,21 @@ STRIDE = 1_000_000
 ATTEMPTS_PER_DEATH = 3
 
 
+class Source(Protocol):
+    """Where a policy comes from; `embodied.evaluation.policies.PolicySource` is one."""
+
+    @property
+    def folder(self) -> Path | None:
+        """An agent's files."""
+
+    @property
+    def node(self) -> Mapping[str, Any] | None:
+        """How another policy is built."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its actions, as JSON."""
+
+
 class Demonstrator:
     """Runs expert episodes and stages them; lives in a worker.
 
@@ -51,25 +69,27 @@ class Demonstrator:
         noise: standard deviation of the noise on executed actions, as a fraction of half the range of each dimension;
             the gripper's dimension has none, since a dropped object is no state to learn from.
         only_success: whether failed episodes are left out.
-        policy: an agent's folder: it acts, and the expert's actions are stored; None: the expert acts.
+        policy: what acts instead of the expert, the `folder` of an agent or the `node` of another; None: nothing does.
         mix: the share of steps at which the expert acts nevertheless.
+        stored: whose actions are stored, the `expert`'s or the `policy`'s.
     """
 
     def __init__(
         self,
         make: Mapping,
-        expert: Mapping,
+        expert: Mapping | None,
         root: str,
         noise: float,
         only_success: bool,
-        policy: str | None = None,
+        policy: Mapping[str, Any] | None = None,
         mix: float = 0.0,
+        stored: Literal["expert", "policy"] = "expert",
     ) -> None:
-        self.host = EnvironmentHost(make, expert)
+        self.host = EnvironmentHost(make, expert if stored == "expert" else None)
         self.root, self.noise, self.only_success, self.mix = root, noise, only_success, mix
         self.close = self.host.close
         self.describe = self.host.describe
-        self.policy = None if policy is None else _agent(policy, self.host.embodiment)
+        self.policy = None if policy is None else _loaded(policy, self.host.embodiment)
 
     def demonstrate(self, number: int, task: str, seed: int) -> dict[str, Any]:
         """Run the episode (task, seed) and stage it under `number`; its `success` and `length`."""
@@ -83,15 +103,16 @@ class Demonstrator:
         length, clipped, success, ended = 0, 0, False, False
         while not ended:
             observation = reply["observation"]
-            label = observation.pop(EXPERT_ACTION)
-            if not np.isfinite(label).all():
-                raise ValueError(f"the expert's action of step {length} is not finite")
-            wanted, label = label, within_bounds(label, self.host.embodiment)
+            wanted = observation.pop(EXPERT_ACTION, None)
+            own = None if self.policy is None else self.policy.act(stack([observation]), [0])[0]  # it sees every step
+            wanted = np.asarray(own if wanted is None else wanted)
+            if not np.isfinite(wanted).all():
+                raise ValueError(f"the action to be stored of step {length} is not finite")
+            label = within_bounds(wanted, self.host.embodiment)
             clipped += not np.allclose(label, wanted, rtol=0, atol=1e-5)
             chosen = label
-            if self.policy is not None:  # which sees every step, whoever acts
-                own = within_bounds(self.policy.act(stack([observation]), [0])[0], self.host.embodiment)
-                chosen = label if random.random() < self.mix else own
+            if own is not None and random.random() >= self.mix:
+                chosen = within_bounds(own, self.host.embodiment)
             observation.pop(TASK, None)
             reply = self.host.step(self._disturbed(chosen, random))
             for key, value in observation.items():
@@ -120,12 +141,17 @@ class Demonstrator:
         return within_bounds(action + disturbance, self.host.embodiment)
 
 
-def _agent(folder: str, body: Embodiment) -> Policy:
-    from embodied.agent import Agent  # only here: a worker without an agent starts without torch
+def _loaded(policy: Mapping[str, Any], body: Embodiment) -> Policy:
+    if policy.get("node"):
+        takes = "embodiment" in inspect.signature(find_class(str(policy["node"]["_target_"]))).parameters
+        made: Policy = build(policy["node"], **({"embodiment": body} if takes else {}))
+    else:
+        from embodied.agent import Agent  # only here: a worker without an agent starts without torch
 
-    agent = Agent.from_pretrained(folder)
-    pair(agent=agent.embodiment, environment=body)
-    return agent
+        made = Agent.from_pretrained(policy["folder"])
+    if made.embodiment is not None:
+        pair(agent=made.embodiment, environment=body)
+    return made
 
 
 @dataclass
@@ -158,10 +184,11 @@ def collect(
     images: str = "image",
     only_success: bool = True,
     progress: TextIO | None = None,
-    policy: str | Path | None = None,
+    policy: Source | None = None,
     mix: float = 0.0,
+    stored: Literal["expert", "policy"] = "expert",
 ) -> Summary:
-    """Collect `episodes` expert episodes of each task into `<out>`, or go on where that was interrupted.
+    """Collect `episodes` episodes of each task into `<out>`, or go on where that was interrupted.
 
     Args:
         env: an environment's config: `name`, `make`, `expert`.
@@ -173,7 +200,8 @@ def collect(
         images: `image` or `video`.
         only_success: replace failed episodes by the next seed.
         progress: where the progress line goes; None for nowhere.
-        policy, mix: see `Demonstrator`; with a policy, failed episodes are kept.
+        policy: acts instead of the expert; its failed episodes are kept where the expert's actions are stored.
+        mix, stored: see `Demonstrator`.
 
     Raises:
         ValueError: a bad argument; the policy is another body's; the folder holds something else; the environment
@@ -186,16 +214,23 @@ def collect(
     if seed < 0:
         raise ValueError(f"a seed is 0 or more, got {seed}")
     name = str(env.get("name", "the environment"))
-    if not env.get("expert"):
+    if stored not in ("expert", "policy") or (stored == "policy" and (policy is None or mix)):
+        raise ValueError(f"stored={stored}: it is expert, or policy with a policy= that acts alone, without mix")
+    if stored == "expert" and not env.get("expert"):
         raise ValueError(f"{name} has no expert to collect from: its config names none under env.expert")
     root = Path(out)
     if not 0 <= mix <= 1 or (mix and policy is None):
         raise ValueError(f"mix is the expert's share of the steps that a policy acts in, from 0 to 1, got {mix}")
-    only_success = only_success and policy is None
-    how = {"make": env["make"], "expert": env["expert"], "noise": noise, "only_success": only_success}
-    if policy is not None:
-        how |= {"policy": str(Path(policy).absolute()), "mix": mix}
+    only_success = only_success and (policy is None or stored == "policy")
+    how = {"make": env["make"], "expert": env.get("expert"), "noise": noise, "only_success": only_success}
     pool = {**how, "root": str(root.absolute())}
+    if policy is not None:
+        if not policy.folder and not policy.node:
+            raise ValueError("a policy that acts instead of the expert is an agent, or one that a config composes")
+        acting = {"mix": mix, "stored": stored}
+        where = {"node": dict(policy.node)} if policy.node else {"folder": str(policy.folder)}
+        pool |= {**acting, "policy": where}
+        how |= {**acting, "policy": policy.identity()}
     with only_one(root, "collection"), Pool(name, Demonstrator, pool, num_workers) as workers:
         embodiment = workers.embodiment
         if noise and embodiment.action.kind != "continuous":
@@ -255,7 +290,7 @@ class _Plan:
         if failures < max(20, 4 * self.episodes):
             return None
         tried = failures + sum(n // STRIDE == k for n in self.ready)
-        return f"the expert succeeded on {tried - failures} of {tried} seeds of task {self.tasks[k]}"
+        return f"{tried - failures} of {tried} seeds of task {self.tasks[k]} succeeded"
 
     def failure_rows(self) -> Iterator[dict[str, Any]]:
         for number in sorted(self.failed):

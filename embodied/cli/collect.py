@@ -3,7 +3,7 @@
     embodied-collect env=metaworld/button-press-topdown episodes=50 seed=0 out=data/button
 
 With policy=runs/x the agent acts and the expert's actions are stored (DAgger); embodied-dataset action=merge puts
-rounds together.
+rounds together. With stored=policy they are its own: policy=explorer teaches how one searches.
 
 The same command continues what was interrupted, and extends a dataset when `episodes` is larger than before.
 """
@@ -28,11 +28,7 @@ def work(config: DictConfig) -> dict[str, Any]:
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     policy = None
     if plain["policy"] is not None:
-        policy = locate_policy(plain["policy"]).folder
-        if policy is None:
-            raise ValueError(
-                f"policy={plain['policy']} is no agent: name the folder of a run, a checkpoint or an agent"
-            )
+        policy = locate_policy(plain["policy"], settings=plain["settings"], config=plain)
     begun = time.monotonic()
     summary = collect(
         plain["env"],
@@ -46,6 +42,7 @@ def work(config: DictConfig) -> dict[str, Any]:
         progress=sys.stderr,
         policy=policy,
         mix=plain["mix"],
+        stored=plain["stored"],
     )
     seconds = time.monotonic() - begun
     left_out = f"; the expert failed on {summary.failures} seeds, which were left out" if summary.failures else ""
