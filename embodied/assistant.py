@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from embodied.building import build
+from embodied.building import build, find_class
 from embodied.contracts import Generators
 from embodied.data.multimodal.films import FilmSampling
 from embodied.data.multimodal.media import load_image, shown
@@ -28,6 +28,7 @@ from embodied.lvlm.backbones.causal import CausalBackbone
 from embodied.lvlm.backbones.encoder_decoder import EncoderDecoderBackbone
 from embodied.lvlm.backbones.generation import Read, generate, read, repeat
 from embodied.lvlm.chat.conversation import ChatEncoder, Renders
+from embodied.lvlm.chat.jinja import JinjaTemplate
 from embodied.lvlm.chat.media import Film, Measured
 from embodied.lvlm.chat.pieces import IGNORED, Encoded
 from embodied.lvlm.chat.rows import Layout, pack
@@ -79,7 +80,8 @@ class Assistant(nn.Module):
         video: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        template: Renders = build(dict(chat), (Template,))
+        own = issubclass(find_class(str(chat.get("_target_", ""))), JinjaTemplate)
+        template: Renders = build(dict(chat), (Template, JinjaTemplate), **({"tokenizer": tokenizer} if own else {}))
         self.model, self.tokenizer, self.chat, self.batch_size = model, tokenizer, dict(chat), batch_size
         self.max_tokens, self.drop_turns = max_tokens, drop_turns
         self.video = FilmSampling.from_dict(video)

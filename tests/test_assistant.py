@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from embodied.assistant import Assistant
@@ -11,6 +12,7 @@ from embodied.data.multimodal.sample import BrokenSample, Sample
 from embodied.lvlm.model import LVLM
 from embodied.lvlm.tokenizers.text import TextTokenizer
 
+OWN = Path(__file__).resolve().parents[1] / "conf/chat/own.yaml"
 CHAT = {
     "_target_": "embodied.lvlm.chat.template.Template",
     "user": "Q: {text} ",
@@ -126,6 +128,26 @@ def test_saved_and_loaded_it_is_the_same(trained, pictures, tmp_path: Path):
     again = Assistant.from_pretrained(tmp_path / "model")
     batch = trained.batch(samples(pictures)[:4])
     assert torch.equal(again.loss(batch)["loss"], trained.loss(batch)["loss"])
+
+
+def test_the_template_that_a_tokenizer_carries_is_a_word_too(pictures, tmp_path: Path):
+    """`chat=own`: a conversation reads as with the same template of ours, and is saved with the tokenizer."""
+    ours = new()
+    ours.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}Q: {% for p in m['content'] %}{% if p['type'] == 'image' %}"
+        "<image>{% else %} {{ p['text'] }}{% endif %}{% endfor %}{% else %} A: {{ m['content'] }}</s>{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %} A:{% endif %}"
+    )
+    own = Assistant(ours.model, ours.tokenizer, OmegaConf.to_container(OmegaConf.load(OWN)))
+    row = own.lesson(samples(pictures)[0])
+    slots = sum(row.encoded.slots)
+    said = own.tokenizer.decode([i for i, slot in zip(row.encoded.ids, row.encoded.slots, strict=True) if not slot])
+    assert slots == sum(ours.lesson(samples(pictures)[0]).encoded.slots) > 0
+    assert said.split() == f"Q:  {QUESTIONS[0]} A: {answer(QUESTIONS[0], next(iter(COLOURS)))}</s>".split()
+    own.save_pretrained(tmp_path / "model")
+    again = Assistant.from_pretrained(tmp_path / "model")
+    batch = own.batch(samples(pictures)[:2])
+    assert torch.equal(again.loss(batch)["loss"], own.loss(batch)["loss"])
 
 
 def test_likelihood_is_that_of_greedy_answers(trained, pictures):

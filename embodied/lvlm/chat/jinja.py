@@ -6,6 +6,7 @@ the answer: the difference is the answer. The jinja code runs in transformers' o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -22,23 +23,25 @@ class JinjaTemplate:
 
     Args:
         tokenizer: with a chat template.
-        marker: what the template writes for one picture (`<image>`, `<|image_pad|>`); its other text stays around it.
+        image: what the template writes for one picture (`<image>`, `<|image_pad|>`); its other text stays around it.
+        video: what it writes for a film (`<video>`, `<|video_pad|>`), whose frames' tokens stand there one behind the
+            other, as transformers' processors put them.
 
     Raises:
         ValueError: the tokenizer has no chat template.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, marker: str = "<image>") -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, image: str = "<image>", video: str = "<video>") -> None:
         if not tokenizer.chat_template:
             raise ValueError("this tokenizer has no chat template of its own: choose one with chat=<family>")
-        self.tokenizer, self.marker = tokenizer, marker
+        self.tokenizer, self.markers = tokenizer, {"image": image, "video": video}
 
     def render(self, messages: Messages, measure: Measure, prompt: bool = False) -> list[Piece]:
-        """As `Template.render`; films are not rendered.
+        """As `Template.render`.
 
         Raises:
-            ValueError: the template refuses the conversation, rewrites what was said before, or shows another number
-                of pictures than there are.
+            ValueError: the template refuses the conversation, rewrites what was said before, or shows other pictures
+                and films than there are.
         """
         whole = self._text(messages, prompt)
         spans = []
@@ -48,18 +51,22 @@ class JinjaTemplate:
                 said = self._beginning(whole, self._text(messages[: number + 1], False))
                 spans.append((start, len(said.rstrip("\n"))))
         media = [part for message in messages for part in message["content"] if part["type"] != "text"]
-        marks = whole.count(self.marker)
-        if marks != len(media):
-            raise ValueError(f"the chat template writes {marks} times {self.marker} for {len(media)} images")
+        texts = re.split("(" + "|".join(map(re.escape, self.markers.values())) + ")", whole)
+        expected = [self.markers[part["type"]] for part in media]
+        if texts[1::2] != expected:
+            said = " ".join(texts[1::2]) or "nothing"
+            raise ValueError(
+                f"the chat template writes {said} where the messages have {' '.join(expected) or 'nothing'}"
+            )
         pieces: list[Piece] = []
         at = 0
-        for number, text in enumerate(whole.split(self.marker)):
-            if number:
-                seen = measure(media[number - 1])
-                if not isinstance(seen, Measured):
-                    raise ValueError("a jinja template has no frames: use a template of conf/chat for films")
-                pieces.append(Slot(seen.count))
-                at += len(self.marker)
+        for number, text in enumerate(texts):
+            if number % 2:
+                seen = measure(media[number // 2])
+                frames = [seen] if isinstance(seen, Measured) else seen.frames
+                pieces.append(Slot(sum(frame.count for frame in frames)))
+                at += len(text)
+                continue
             cuts = sorted({0, len(text), *(min(max(edge - at, 0), len(text)) for span in spans for edge in span)})
             for start, end in pairwise(cuts):
                 learned = any(a <= at + start and at + end <= b for a, b in spans)
