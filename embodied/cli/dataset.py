@@ -117,11 +117,13 @@ def info(config: dict[str, Any]) -> Mapping[str, Any]:
         rows.append(("", f"... and {len(dataset.tasks) - 20} more"))
     try:
         action = dataset.embodiment.action
-        gripper = ""
+        more = ""
         if action.gripper is not None:
-            gripper = f", {action.names[action.gripper]} {action.gripper_closed:+d} closes"
+            more = f", {action.names[action.gripper]} {action.gripper_closed:+d} closes"
+        if action.kind == "categorical":
+            more = f", indices of {', '.join(action.names)}"
         words = f"{action.kind}, {action.control}, {action.space}, rotation {action.rotation}, frame {action.frame}"
-        rows.append(("actions", words + gripper))
+        rows.append(("actions", words + more))
     except ValueError as error:
         rows.append(("actions", str(error)))
     print(dataset.root)

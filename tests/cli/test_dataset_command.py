@@ -57,6 +57,19 @@ def run(monkeypatch, capsys, tmp_path):
     return start
 
 
+def test_an_action_that_is_an_index_says_of_what(run, tmp_path):
+    names = ("stop", "forward", "left")
+    action = ActionSpec(names, ("1",) * 3, (0.0,) * 3, (1.0,) * 3, "categorical", "none", "base")
+    with DatasetWriter(
+        tmp_path / "walks", Embodiment("walker", action, None, (Camera("top", 8, 8, "toy:"),), 1.0)
+    ) as w:
+        frames = {"observation.images.top": np.zeros((3, 8, 8, 3), np.uint8), "action": np.array([[1], [2], [0]])}
+        w.add_episode(frames, "walk", {"seed": 0, "success": True})
+    lines = run("action=info", f"root={tmp_path / 'walks'}")[1]
+    assert any("action: float32 1: index" in line for line in lines)
+    assert any("categorical" in line and "indices of stop, forward, left" in line for line in lines)
+
+
 def test_it_prints_what_is_there(run, root):
     status, lines, _ = run(f"root={root}")
     text = "\n".join(lines)

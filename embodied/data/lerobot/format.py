@@ -92,10 +92,8 @@ def features_of(frames: Mapping[str, np.ndarray], embodiment: Embodiment, images
     if embodiment.state is not None:
         features[STATE] = Feature("float32", (embodiment.state.dim,), list(embodiment.state.names))
     text = embodiment.action.kind in ("text", "gui")
-    width = len(embodiment.action.names) if embodiment.action.kind == "continuous" else 1
-    features[ACTION] = (
-        Feature("string", (1,)) if text else Feature("float32", (width,), list(embodiment.action.names[:width]))
-    )
+    names = list(embodiment.action.names) if embodiment.action.kind == "continuous" else ["index"]
+    features[ACTION] = Feature("string", (1,)) if text else Feature("float32", (len(names),), names)
     for key in frames:
         if key not in features and key not in INDEX_FEATURES and key != TASK:
             features[key] = _extra_feature(key, np.asarray(frames[key]))
