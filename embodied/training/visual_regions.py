@@ -28,6 +28,8 @@ REGION = re.compile(r"([^\[\],;]+?)\s*\[(\d+),\s*(\d+),\s*(\d+),\s*(\d+)\]")
 GRID = 999.0
 MIDDLE = 0.5
 """The part of a box, from its middle on, whose cells are to find it."""
+WEIGHTS = {"thing": 4.0, "words": 2.0, "boxes": 1.0}
+"""Of the parts of the loss: means over many cells, or over many words, are small."""
 Region = tuple[str, tuple[float, float, float, float]]
 
 
@@ -91,14 +93,14 @@ class VisualRegions(EncoderLesson):
         told, thing = torch.cat(predicted), torch.cat(things)
         there = thing > 0
         parts = {"thing": F.binary_cross_entropy_with_logits(told[:, 0], thing)}
-        found = told[there]
-        parts["words"] = F.binary_cross_entropy_with_logits(found[:, 1:-4], torch.cat(words)[there])
-        target = torch.cat(boxes)[there]
-        reach = F.softplus(found[:, -4:])
-        parts["boxes"] = (1 - generalised_iou(around(target[:, 4:], reach), target[:, :4])).mean()
-        if not len(found):
-            parts["words"], parts["boxes"] = told.sum() * 0, told.sum() * 0
-        return {"loss": 4 * parts["thing"] + 2 * parts["words"] + parts["boxes"], **parts}
+        found, target = told[there], torch.cat(boxes)[there]
+        if len(found):
+            parts["words"] = F.binary_cross_entropy_with_logits(found[:, 1:-4], torch.cat(words)[there])
+            reach = F.softplus(found[:, -4:])
+            parts["boxes"] = (1 - generalised_iou(around(target[:, 4:], reach), target[:, :4])).mean()
+        else:
+            parts["words"] = parts["boxes"] = told.sum() * 0
+        return {"loss": torch.stack([WEIGHTS[name] * part for name, part in parts.items()]).sum(), **parts}
 
     def _targets(self, things: Sequence[Region], rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
         """For each cell: whether a thing is there (N,), its words (N, W), its box and the cell's middle (N, 6)."""
