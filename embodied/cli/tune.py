@@ -261,9 +261,11 @@ def _take_encoder(model: Any, folder: Path) -> None:
         ValueError: the folder holds none, or one of another shape.
     """
     from embodied.assistant import Assistant
+    from embodied.evaluation.policies import newest_stage
     from embodied.training.run_folder import newest
 
-    theirs = Assistant.from_pretrained(newest(folder) or folder).model.vision
+    stage = newest_stage(folder) or folder
+    theirs = Assistant.from_pretrained(newest(stage) or stage).model.vision
     if theirs is None or model.vision is None:
         raise ValueError(f"encoder_from={folder}: {'this model' if theirs else 'that one'} has no encoder")
     try:

@@ -130,6 +130,22 @@ def send(connection, message, limit=LIMIT):
         raise Fault(f"the connection broke ({error})") from None
 
 
+def send_off(connection, reason):
+    """The last message to one who is cut off.
+
+    What still comes is read for a second: a socket that is closed with bytes unread resets the connection, and the
+    other side may lose the reason.
+    """
+    with contextlib.suppress(Fault, OSError):
+        send(connection, {"error": reason})
+        connection.shutdown(socket.SHUT_WR)
+        until = time.monotonic() + 1
+        while (left := until - time.monotonic()) > 0:
+            connection.settimeout(left)
+            if not connection.recv(65536):
+                break
+
+
 def receive(connection, limit=LIMIT, wait=None):
     """The next message; None where the other side has closed.
 
@@ -363,8 +379,7 @@ def session(connection, options):
                 send(connection, {"error": f"it gave {fault}"}, limit)
     except Fault as fault:
         say(f"a client of {options.env} was cut off: {fault}")
-        with contextlib.suppress(Fault):
-            send(connection, {"error": f"the server cut off: {fault}"}, limit)
+        send_off(connection, f"the server cut off: {fault}")
     finally:
         if hasattr(served, "close"):
             served.close()
@@ -412,8 +427,7 @@ def listen(options):
                 running[process.pid] = process
         except Fault as fault:
             say(f"{where} was refused: {fault}")
-            with contextlib.suppress(Fault):
-                send(connection, {"error": f"refused: {fault}"})
+            send_off(connection, f"refused: {fault}")
             return
         finally:
             connection.close()

@@ -114,6 +114,25 @@ def by_picture(written: Written, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
+def listed_first(written: Written) -> list[dict[str, Any]]:
+    """The questions of `vqa`, picture by picture, each with the answer of `detect` to read before it.
+
+    Whoever learns from them answers from a list that it made itself before (`task.first` of embodied-eval), as in
+    Compositional Chain-of-Thought (Mitra et al. 2024, arXiv 2311.17076), where the list is a scene graph. The list has
+    weight 0: it is learned from `detect`.
+    """
+    lists = {sample["meta"]["image_id"]: sample["messages"] for sample in written.samples["detect"]}
+    rows = []
+    for sample in sorted(written.samples["vqa"], key=lambda sample: sample["meta"]["image_id"]):
+        before = lists.get(sample["meta"]["image_id"])
+        if before is not None:
+            (asked, listed), (question, answer) = before, sample["messages"]
+            words = [part for part in question["content"] if part["type"] == "text"]
+            turns = [asked, listed | {"weight": 0}, question | {"content": words}, answer]
+            rows.append(sample | {"id": sample["id"].replace("/vqa/", "/listed/"), "messages": turns})
+    return rows
+
+
 def _meta(task: str, number: int, place: int, question: Question) -> dict[str, Any]:
     meta: dict[str, Any] = {"question": question.text, "answers": [question.answer]}
     if task.startswith("pope"):

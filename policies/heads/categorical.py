@@ -85,17 +85,10 @@ class CategoricalHead(ActionHead):
     def loss(
         self, readout: Readout, actions: Tensor, mask: Tensor, generators: Generators | None = None
     ) -> dict[str, Tensor]:
-        logits = self._logits(readout)
-        wanted = actions.squeeze(-1).masked_fill(~mask, 0.0).long()
-        surprise = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view_as(actions)
-        loss = masked_mean(surprise, mask)
-        right = masked_mean((logits.argmax(-1) == wanted).unsqueeze(-1).float(), mask)
-        return {"loss": loss, "accuracy": right.detach()}
+        return surprised(self._logits(readout), actions, mask)
 
     def sample(self, readout: Readout, generators: Generators | None = None) -> Tensor:
-        logits = self._logits(readout)
-        steps = [choose(logits[:, step], self.temperature, generators) for step in range(self.horizon)]
-        return torch.stack(steps, dim=1).unsqueeze(-1).float()
+        return chosen(self._logits(readout), self.temperature, generators)
 
     def _logits(self, readout: Readout) -> Tensor:
         """(B, H, names), float32 also under autocast."""
@@ -160,6 +153,26 @@ class GaussianHead(ActionHead):
 
     def _std(self) -> Tensor:
         return self.log_std.clamp(self.low, self.high).exp()
+
+
+def surprised(logits: Tensor, actions: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Cross-entropy of the demonstrated names and how often the likeliest is right.
+
+    Args:
+        logits: (..., H, names).
+        actions: indices, (..., H, 1).
+        mask: (..., H); False where there is nothing to learn.
+    """
+    wanted = actions.squeeze(-1).masked_fill(~mask, 0.0).long()
+    surprise = F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), reduction="none").view_as(actions)
+    right = masked_mean((logits.argmax(-1) == wanted).unsqueeze(-1).float(), mask)
+    return {"loss": masked_mean(surprise, mask), "accuracy": right.detach()}
+
+
+def chosen(logits: Tensor, temperature: float, generators: Generators | None) -> Tensor:
+    """Indices (B, H, 1) drawn from logits (B, H, names); the likeliest at temperature 0."""
+    steps = [choose(logits[:, step], temperature, generators) for step in range(logits.shape[1])]
+    return torch.stack(steps, dim=1).unsqueeze(-1).float()
 
 
 def check_indices(actions: Tensor, names: int) -> None:

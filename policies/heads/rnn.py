@@ -9,17 +9,14 @@ official code): the readout tokens of each frame are max-pooled to one vector, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from embodied.contracts import Generators, Memory, Readout
 from policies.heads.pooling import Pooling
+from policies.heads.recurrence import Cell, begin, read_next, recurrent
 from policies.heads.regression import Distance
 from policies.heads.sequential import StepRegressionHead
-
-Cell = Literal["lstm", "gru"]
 
 
 class RNNHead(StepRegressionHead):
@@ -58,16 +55,11 @@ class RNNHead(StepRegressionHead):
         gripper_weight: float = 0.01,
         tanh: bool = True,
     ) -> None:
-        if cell not in get_args(Cell):
-            raise ValueError(f"RNNHead: cell is one of {', '.join(get_args(Cell))}, got {cell!r}")
-        if size < 1 or layers < 1:
-            raise ValueError(f"RNNHead: size and layers must be at least 1, got {size} and {layers}")
         super().__init__(
             width, horizon, action_dim, readout_tokens, size, window, hidden, pooling, distance, gripper,
             gripper_weight, tanh,
         )  # fmt: skip
-        kind = nn.LSTM if cell == "lstm" else nn.GRU
-        self.rnn = kind(self.pool.width, size, layers, batch_first=True, dropout=dropout)
+        self.rnn = recurrent(type(self).__name__, cell, self.pool.width, size, layers, dropout)
 
     def read(self, steps: Tensor) -> Tensor:
         return self.rnn(steps)[0]
@@ -75,17 +67,12 @@ class RNNHead(StepRegressionHead):
     def begin(self, rows: int) -> Memory:
         if self.window is not None:
             return super().begin(rows)
-        device = next(self.parameters()).device
-        parts = 2 if isinstance(self.rnn, nn.LSTM) else 1
-        return tuple(torch.zeros(rows, self.rnn.num_layers, self.rnn.hidden_size, device=device) for _ in range(parts))
+        return begin(self.rnn, rows)
 
     def sample_next(
         self, readout: Readout, memory: Memory, generators: Generators | None = None
     ) -> tuple[Tensor, Memory]:
         if self.window is not None:
             return super().sample_next(readout, memory, generators)
-        state = tuple(part.transpose(0, 1).contiguous() for part in memory)  # torch has layers first
-        with torch.autocast(readout.tokens.device.type, enabled=False):
-            seen, after = self.rnn(self.pool.steps(readout).float(), state if len(state) > 1 else state[0])
-        after = after if isinstance(after, tuple) else (after,)
-        return self.regression.decode(self._predict(seen[:, -1])), tuple(part.transpose(0, 1) for part in after)
+        seen, memory = read_next(self.rnn, self.pool.steps(readout), memory)
+        return self.regression.decode(self._predict(seen)), memory

@@ -8,7 +8,7 @@ what it does in training, to the last number; RoboFlamingo refreshes its LSTM's 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -91,17 +91,13 @@ class StepRegressionHead(SequentialHead):
         return self.regression.decode(self._predict(latest)), (steps, there)
 
     def _read(self, steps: Tensor, there: Tensor) -> Tensor:
-        """`read` for rows of which only some steps exist: those come first, so that none is read after a gap."""
+        """`read` for rows of which only some steps exist."""
         if self.window is not None and steps.shape[1] > self.window:
             raise ValueError(
                 f"{type(self).__name__} reads {self.window} steps at most, but a history has {steps.shape[1]}: "
                 "raise head.window or lower chunk.history"
             )
-        order = torch.argsort((~there).int(), dim=1, stable=True)
-        # Outside autocast: the network is small, and recurrent layers have no bfloat16 kernel everywhere.
-        with torch.autocast(steps.device.type, enabled=False):
-            seen = self.read(_picked(steps.float(), order))
-        return _picked(seen, torch.argsort(order, dim=1))
+        return gapless(self.read, steps, there)
 
     def _predict(self, seen: Tensor) -> Tensor:
         """(..., features) to (..., H, A), float32 also under autocast; the gripper's number is a logit."""
@@ -115,6 +111,15 @@ class StepRegressionHead(SequentialHead):
             return logit
         motion = self.motion(seen).unflatten(-1, shape).float()
         return torch.cat([motion[..., :gripper], logit, motion[..., gripper:]], dim=-1)
+
+
+def gapless(read: Callable[[Tensor], Tensor], steps: Tensor, there: Tensor) -> Tensor:
+    """`read` of steps (B, T, D) of which only those `there` (B, T) exist: these come first, none after a gap."""
+    order = torch.argsort((~there).int(), dim=1, stable=True)
+    # Outside autocast: the network is small, and recurrent layers have no bfloat16 kernel everywhere.
+    with torch.autocast(steps.device.type, enabled=False):
+        seen = read(_picked(steps.float(), order))
+    return _picked(seen, torch.argsort(order, dim=1))
 
 
 def _picked(values: Tensor, index: Tensor) -> Tensor:

@@ -183,7 +183,7 @@ def test_an_encoder_taught_things_and_boxes_serves_models_with_other_connectors(
     with pytest.raises(ValueError, match=r"encoder_from=first/1-see has another shape than row.model.encoder"):
         module._take_encoder(LVLM.from_config(config | {"encoder": stem}, 300), Path("first/1-see"))
     with pytest.raises(ValueError, match="this model has no encoder"):
-        module._take_encoder(LVLM.from_config({"backbone": config["backbone"]}, 300), Path("first/1-see"))
+        module._take_encoder(LVLM.from_config({"backbone": config["backbone"]}, 300), Path("first"))
 
 
 def test_pictures_are_read_once_for_questions_that_are_met_together(tune):

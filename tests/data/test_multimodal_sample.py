@@ -90,6 +90,8 @@ USER, ANSWER = message("user", image("x.jpg"), "What?"), message("assistant", "T
         ([USER, message("assistant", "  \n")], "empty answer", "message 1, of the assistant, says nothing"),
         ([message("user", "")], "empty message", "message 0, of the user, says nothing"),
         ([{"role": "user", "content": "x", "name": "Bob"}], "wrong field", "not {role, content}"),
+        ([{"role": "user", "content": "x", "weight": 0}], "wrong field", "weight is 0"),
+        ([message("user", "x"), message("assistant", "y") | {"weight": 0.5}], "wrong field", "got 0.5"),
         ([{"role": "user", "content": 3}], "wrong field", "a list of parts, got 3"),
         ([{"role": "user", "content": [{"type": "audio", "audio": "x"}]}], "wrong field", "none of image, video, text"),
         ([{"role": "user", "content": [{"type": "image", "path": "x"}]}], "wrong field", '"image": <path>'),

@@ -321,13 +321,30 @@ def test_every_line_is_a_sample_and_its_picture_is_there(made):
 
 def test_all_samples_about_a_picture_stand_together_and_none_twice(made):
     for split in SPLITS:
-        tasks = [f.stem for f in made.glob(f"chat/{split}/*.jsonl") if f.stem not in ("all", "video")]
+        tasks = [f.stem for f in made.glob(f"chat/{split}/*.jsonl") if f.stem not in ("all", "listed", "video")]
         apart = [row for task in tasks for row in lines(made / f"chat/{split}/{task}.jsonl")]
         together = lines(made / f"chat/{split}/all.jsonl")
         said = [json.dumps(row["messages"]) for row in together]
         assert set(said) == {json.dumps(row["messages"]) for row in apart} and len(set(said)) == len(said)
         pictures = [row["meta"]["image_id"] for row in together]
         assert pictures == sorted(pictures)
+
+
+def test_questions_after_a_list_are_those_of_vqa_and_the_list_is_that_of_detect(made):
+    for split in SPLITS:
+        lists = {row["meta"]["image_id"]: row["messages"] for row in lines(made / f"chat/{split}/detect.jsonl")}
+        plain = {row["meta"]["question_id"]: row for row in lines(made / f"chat/{split}/vqa.jsonl")}
+        rows = lines(made / f"chat/{split}/listed.jsonl")
+        pictures = [row["meta"]["image_id"] for row in rows]
+        assert rows and pictures == sorted(pictures)
+        assert len(rows) == sum(row["meta"]["image_id"] in lists for row in plain.values())
+        for row in rows:
+            asked, listed, question, answer = row["messages"]
+            assert [asked, {k: v for k, v in listed.items() if k != "weight"}] == lists[row["meta"]["image_id"]]
+            assert listed["weight"] == 0 and "weight" not in answer
+            own = plain[row["meta"]["question_id"]]["messages"]
+            assert (question["content"], answer) == (own[0]["content"][1:], own[1])
+            Sample.from_dict(row)
 
 
 def test_official_files_say_the_same_in_their_own_forms(made):

@@ -12,7 +12,7 @@ from embodied.data.multimodal.sample import Sample, image, message
 from embodied.evaluation.scorers.choice import MultipleChoice
 from embodied.evaluation.scorers.text import ExactMatch
 from embodied.evaluation.tasks.answers import FILE
-from embodied.evaluation.tasks.base import Generation, Responder, Task
+from embodied.evaluation.tasks.base import First, Generation, Responder, Task
 from embodied.evaluation.tasks.run import run_task
 
 QUESTIONS = {"What colour is it?": "red", "How many?": "3", "Is it round?": "yes"}
@@ -79,6 +79,27 @@ def test_the_settings_of_the_generation_reach_the_model():
     settings = Generation(5, 0.7, 0.9, ("\n",), 3)
     run_task(Task("t", samples(), ExactMatch(), generation=settings), responder)
     assert responder.settings[0] == {"max_new_tokens": 5, "temperature": 0.7, "top_p": 0.9, "stop": ["\n"], "seed": 3}
+
+
+def test_what_is_asked_first_is_answered_once_a_picture_and_stands_before_the_question():
+    task = Task("t", samples(), ExactMatch(), generation=Generation(5), first=First("List all.", 40))
+    responder = knowing(QUESTIONS | {"List all.": "a red ball"})
+    assert run_task(task, responder).headline[1].value == 1
+    first, then = responder.asked
+    assert [said(c) for c in first] == ["List all."] and [
+        settings["max_new_tokens"] for settings in responder.settings
+    ] == [40, 5]
+    assert then[1] == [
+        message("user", image("a.png"), "List all."), message("assistant", "a red ball"), message("user", "How many?"),
+    ]  # fmt: skip
+
+
+def test_a_question_is_asked_alone_where_the_first_answer_was_empty():
+    responder = knowing(QUESTIONS)
+    assert run_task(Task("t", samples(), ExactMatch(), first=First("List all.")), responder).headline[1].value == 1
+    assert responder.asked[1][0] == [message("user", image("a.png"), "What colour is it?")]
+    with pytest.raises(ValueError, match="first needs a prompt"):
+        First(" ")
 
 
 def test_circular_evaluation_asks_every_rotation_and_a_constant_letter_scores_nothing():

@@ -94,6 +94,21 @@ def test_all_that_the_assistant_says_is_learned_and_nothing_else(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_an_answer_of_weight_0_is_read_and_not_learned(name):
+    template = family(name)
+    encoder = ChatEncoder(TOKENIZER, template)
+    first, last = ([*TALK[:at], TALK[at] | {"weight": 0}, *TALK[at + 1 :]] for at in (1, 3))
+    assert encoder(first, tokens(5)).ids == encoder(last, tokens(5)).ids == encoder(TALK, tokens(5)).ids
+    assert (
+        learned(encoder(first, tokens(5)))
+        == template.answer.replace("{text}", TALK[3]["content"][0]["text"]) + template.end
+    )
+    assert learned(encoder(last, tokens(5))) == template.answer.replace("{text}", "A cube.")
+    with pytest.raises(ValueError, match="nothing is to be learned"):
+        encoder([TALK[0], TALK[1] | {"weight": 0}], tokens(5))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 @settings(max_examples=15, deadline=None)
 @given(
     turns=st.lists(st.tuples(st.text("ab :\n<", min_size=1), st.text("ab :\n<", min_size=1)), min_size=1, max_size=3),
@@ -227,6 +242,9 @@ def test_pictures_of_a_jinja_template_stand_where_it_writes_them():
         i for i, s in zip(whole, marks, strict=True) if not s
     ]
     assert learned(encoded, tokenizer) == "c</s>"
+    talk = [*messages, user("d"), assistant("e")]
+    half = ChatEncoder(tokenizer, JinjaTemplate(tokenizer))([*talk[:1], talk[1] | {"weight": 0}, *talk[2:]], tokens(1))
+    assert learned(half, tokenizer) == "e</s>"
     with pytest.raises(ValueError, match="has no chat template"):
         JinjaTemplate(a_tokenizer())
     deaf = JinjaTemplate(a_tokenizer(jinja.replace("<image>", "")))

@@ -5,7 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from embodied.contracts import Readout
+from embodied.spec import ActionSpec
 from policies.heads.gpt import GPTHead
+from policies.heads.recurrent import RecurrentCategoricalHead
 from policies.heads.rnn import RNNHead
 
 WIDTH, HORIZON, ACTIONS, TOKENS = 8, 2, 3, 2
@@ -17,6 +19,15 @@ HEADS = {
     "gru, episode": lambda window: RNNHead(WIDTH, HORIZON, ACTIONS, TOKENS, cell="gru", window=None, **SMALL),
     "gpt": lambda window: GPTHead(WIDTH, HORIZON, ACTIONS, TOKENS, window=window, **SMALL),
 }
+NAMED = ActionSpec(("stop", "on", "left"), ("1",) * 3, (0.0,) * 3, (1.0,) * 3, "categorical", "none", "none")
+
+
+def named(cell="lstm", temperature=0.0):
+    return RecurrentCategoricalHead(
+        WIDTH, HORIZON, 1, TOKENS, action=NAMED, cell=cell, size=16, layers=2, hidden=[16], temperature=temperature
+    )
+
+
 every_head = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in HEADS.items()])
 
 
@@ -148,3 +159,41 @@ def test_it_remembers_what_only_the_first_step_showed(name):
 def test_a_history_longer_than_the_window_is_refused(name):
     with pytest.raises(ValueError, match=r"reads 4 steps at most, but a history has 7: raise head\.window"):
         HEADS[name](4).sample(a_readout())
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_named_actions_follow_from_the_whole_episode_however_it_is_read(cell):
+    torch.manual_seed(0)
+    head, episode = named(cell), a_readout()
+    torch.nn.init.normal_(head.net[-1].weight)
+    memory = head.begin(2)
+    for step in range(7):
+        chosen, memory = head.sample_next(part(episode, step, step + 1), memory)
+        assert torch.equal(chosen, head.sample(part(episode, 0, step + 1))), step
+    later = head._read(part(episode, 2, 7))
+    assert not torch.allclose(later[:, -1], head._read(episode)[:, -1], atol=1e-6)
+
+
+def test_the_loss_of_named_actions_is_that_of_every_step_and_padding_has_none():
+    torch.manual_seed(0)
+    head, episode = named(), a_readout(steps=4)
+    actions = torch.randint(0, 3, (2, 4, HORIZON, 1)).float()
+    mask = torch.ones(2, 4, HORIZON, dtype=torch.bool)
+    mask[1, 2:] = False
+    logits = head._logits(head._read(episode))
+    expected = F.cross_entropy(logits[mask], actions[mask].squeeze(-1).long())
+    assert torch.allclose(head.loss(episode, actions, mask)["loss"], expected)
+    actions[1, 2:] = float("nan")
+    assert torch.allclose(head.loss(episode, actions, mask)["loss"], expected)
+
+
+def test_actions_are_drawn_by_their_shares_and_mistakes_are_named():
+    head, episode = named(temperature=1.0), a_readout(batch=64, steps=1)
+    drawn = head.sample(episode, [torch.Generator().manual_seed(i) for i in range(64)])
+    assert drawn.shape == (64, HORIZON, 1) and set(drawn.unique().tolist()) == {0.0, 1.0, 2.0}
+    with pytest.raises(ValueError, match="from 0 to 2, but the data has 3"):
+        head.fit(torch.full((1, HORIZON, 1), 3.0), torch.ones(1, HORIZON, dtype=torch.bool))
+    with pytest.raises(ValueError, match="cell is one of lstm, gru, got 'rnn'"):
+        named("rnn")
+    with pytest.raises(ValueError, match="temperature must not be negative"):
+        named(temperature=-1)

@@ -13,7 +13,7 @@ from embodied.training.stages import check_stages
 FILES = sorted((Path(str(conf.__file__)).parent / "recipe").glob("*.yaml"))
 RECIPES = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8"))["recipe"] for file in FILES}
 SURVEY = Path(__file__).resolve().parents[3] / "shared" / "survey" / "seed_training.csv"
-KINDS = {"pairs", "interleaved", "scenes", "text", "instructions"}
+KINDS = {"pairs", "regions", "interleaved", "scenes", "text", "instructions"}
 LANGUAGE = {"✗": None, "✓(F)": "full", "✓(P)": "peft", "UNK": "full"}
 
 

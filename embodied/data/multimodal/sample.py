@@ -72,7 +72,8 @@ class Sample:
 
     A conversation is an optional system message, then user and assistant in turn, the user first. It ends with the
     assistant where the answer is known (what is trained on) and with the user where it is not. A document, such as a
-    web page with pictures, is one assistant message: all of it is to be learned.
+    web page with pictures, is one assistant message: all of it is to be learned. An answer that is only to be read has
+    `"weight": 0`, as in OpenAI's files for fine-tuning.
 
     Args:
         id: unique within the source.
@@ -209,9 +210,9 @@ def _conversation(messages: Any) -> list[dict[str, Any]]:
 
 
 def _message(number: int, message: Any) -> dict[str, Any]:
-    if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
+    if not isinstance(message, Mapping) or set(message) - {"weight"} != {"role", "content"}:
         raise BrokenSample("wrong field", f"message {number} is not {{role, content}}: {message!r:.80}")
-    role, content = message["role"], message["content"]
+    role, content, weight = message["role"], message["content"], message.get("weight", 1)
     if role not in ROLES:
         raise BrokenSample("unknown role", f"message {number} has the role {role!r}; there is {', '.join(ROLES)}")
     if isinstance(content, str):
@@ -223,7 +224,12 @@ def _message(number: int, message: Any) -> dict[str, Any]:
         if role == "assistant":
             raise BrokenSample("empty answer", f"message {number}, of the assistant, says nothing")
         raise BrokenSample("empty message", f"message {number}, of the {role}, says nothing")
-    return {"role": role, "content": parts}
+    if weight not in (0, 1) or ("weight" in message and role != "assistant"):
+        raise BrokenSample(
+            "wrong field",
+            f"message {number}: weight is 0 (read, not learned) or 1 of an assistant's, got {weight!r:.80}",
+        )
+    return {"role": role, "content": parts} if weight else {"role": role, "content": parts, "weight": 0}
 
 
 def _part(number: int, part: Any) -> dict[str, Any]:

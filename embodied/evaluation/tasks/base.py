@@ -97,6 +97,42 @@ class Question:
 
 
 @dataclass(frozen=True)
+class First:
+    """What is asked before the question.
+
+    Attributes:
+        prompt: the words.
+        max_new_tokens: of the answer to them.
+    """
+
+    prompt: str
+    max_new_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip() or self.max_new_tokens < 1:
+            raise ValueError(
+                f"first needs a prompt and max_new_tokens >= 1, got {self.prompt!r}, {self.max_new_tokens}"
+            )
+
+    def asked(self, conversation: Conversation) -> Conversation:
+        """The conversation with these words for its last question's, pictures and all."""
+        *before, last = conversation
+        media = [part for part in last["content"] if part["type"] != "text"]
+        return [*before, {"role": "user", "content": [*media, {"type": "text", "text": self.prompt}]}]
+
+    def answered(self, conversation: Conversation, answer: str) -> Conversation:
+        """The conversation to continue, when this was answered; pictures stay with what was asked first.
+
+        A model that said nothing is asked alone.
+        """
+        if not answer.strip():
+            return conversation
+        words = [part for part in conversation[-1]["content"] if part["type"] == "text"]
+        said = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+        return [*self.asked(conversation), said, {"role": "user", "content": words}]
+
+
+@dataclass(frozen=True)
 class Task:
     """What a model is asked.
 
@@ -110,6 +146,8 @@ class Task:
         system: a system message for all conversations; None leaves the samples' own.
         circular: ask each choice once per rotation of its options (MMBench's CircularEval).
         limit: the first so many samples only; None for all.
+        first: what the model is asked about the same pictures before, its own answer then standing before the question
+            (Compositional Chain-of-Thought, Mitra et al. 2024, arXiv 2311.17076); None: nothing.
     """
 
     name: str
@@ -120,6 +158,7 @@ class Task:
     system: str | None = None
     circular: bool = False
     limit: int | None = None
+    first: First | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:

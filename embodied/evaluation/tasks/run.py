@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from embodied.evaluation.scorers.base import Record, Resampling, Scorer, Scores
 from embodied.evaluation.scorers.judges import Judge
 from embodied.evaluation.scorers.result import REPORT, stated, write_scores
 from embodied.evaluation.tasks.answers import Answers
-from embodied.evaluation.tasks.base import Generation, Responder, Task
+from embodied.evaluation.tasks.base import Conversation, First, Generation, Responder, Task
 from embodied.evaluation.tasks.loading import load_responder
 from embodied.files import only_one
 from embodied.progress import Progress
@@ -40,9 +41,13 @@ def run_task(
     line = (
         Progress(len(questions), "questions", done=len(questions) - len(todo), stream=sys.stderr) if progress else None
     )
+    listed: dict[str, str] = {}  # what was answered first, by what was asked
     for start in range(0, len(todo), batch_size):
         batch = todo[start : start + batch_size]
-        said = responder.respond([question.conversation for question in batch], **task.generation.to_dict())
+        asked = [question.conversation for question in batch]
+        if task.first is not None:
+            asked = _after_first(task.first, task.generation, responder, asked, listed)
+        said = responder.respond(asked, **task.generation.to_dict())
         if len(said) != len(batch) or not all(isinstance(text, str) for text in said):
             raise ValueError(f"the model was asked {len(batch)} questions and gave {len(said)} answers that are text")
         names = [question.id for question in batch]
@@ -57,6 +62,23 @@ def run_task(
     if silent:
         scores.notes.append(f"{silent} answers were empty")
     return scores
+
+
+def _after_first(
+    first: First,
+    generation: Generation,
+    responder: Responder,
+    conversations: Sequence[Conversation],
+    known: dict[str, str],
+) -> list[Conversation]:
+    """The conversations, each after what the model answered first; asked once of pictures that many are about."""
+    asked = [first.asked(conversation) for conversation in conversations]
+    names = [json.dumps(one, default=repr) for one in asked]
+    new = {name: one for name, one in zip(names, asked, strict=True) if name not in known}
+    if new:
+        settings = generation.to_dict() | {"max_new_tokens": first.max_new_tokens}
+        known.update(zip(new, responder.respond(list(new.values()), **settings), strict=True))
+    return [first.answered(one, known[name]) for one, name in zip(conversations, names, strict=True)]
 
 
 def evaluate(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,6 +96,7 @@ def evaluate(plain: Mapping[str, Any]) -> dict[str, Any]:
         described["system"],
         described["circular"],
         described["limit"],
+        First(**described["first"]) if described["first"]["prompt"] else None,
     )
     out = Path(plain["out"])
     responder = _responder(plain)
@@ -91,7 +114,7 @@ def evaluate(plain: Mapping[str, Any]) -> dict[str, Any]:
             config=plain,
             skipped=[example for examples in skipped.examples.values() for example in examples],
             skipped_count=skipped.total,
-            prompt=task.prompt if task.system is None else f"{task.system}\n\n{task.prompt}",
+            prompt="\n\n".join(text for text in (task.system, task.first and task.first.prompt, task.prompt) if text),
             generation=task.generation.to_dict(),
             model=model,
         )

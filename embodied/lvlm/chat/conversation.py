@@ -59,7 +59,8 @@ class ChatEncoder:
         """A conversation for training, or with `prompt` one that the model is to continue.
 
         Args:
-            messages: `[{"role": ..., "content": [part, ...]}]`, parts as in transformers' chat templates.
+            messages: `[{"role": ..., "content": [part, ...]}]`, parts as in transformers' chat templates; an
+                answer with `"weight": 0` is read and not learned.
             measure: how many tokens a picture takes, by the model's own resolution strategy.
             sample: its id, for messages to the user.
 
@@ -133,7 +134,7 @@ def checked(messages: Messages, prompt: bool = False) -> list[dict[str, Any]]:
             raise ValueError(f"message {number}, of the {role}, is empty")
         if role == "system" and any(part["type"] != "text" for part in parts):
             raise ValueError("a system message has text alone")
-        turns.append({"role": role, "content": parts})
+        turns.append({"role": role, "content": parts, "weight": message.get("weight", 1)})
     said = turns[1:] if turns and turns[0]["role"] == "system" else turns
     if not said:
         raise ValueError("there is no message of a user or assistant in it")

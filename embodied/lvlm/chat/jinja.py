@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from embodied.lvlm.chat.media import Measured
-from embodied.lvlm.chat.pieces import Piece, Slot, Text
+from embodied.lvlm.chat.pieces import Piece, Slot, Text, is_learned
 from embodied.lvlm.chat.template import Measure, Messages
 
 
@@ -46,7 +46,7 @@ class JinjaTemplate:
         whole = self._text(messages, prompt)
         spans = []
         for number, message in enumerate(messages):
-            if message["role"] == "assistant":
+            if is_learned(message):
                 start = len(self._beginning(whole, self._text(messages[:number], True)))
                 said = self._beginning(whole, self._text(messages[: number + 1], False))
                 spans.append((start, len(said.rstrip("\n"))))

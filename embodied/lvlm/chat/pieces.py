@@ -6,8 +6,9 @@ offsets. Nothing is ever searched for in the text, so a word that looks like a r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -31,6 +32,11 @@ class Slot:
 
 
 Piece = Text | Slot
+
+
+def is_learned(message: Mapping[str, Any]) -> bool:
+    """Whether what a message says is to be learned: an assistant's is, unless its `weight` is 0."""
+    return bool(message["role"] == "assistant" and message.get("weight", 1))
 
 
 @dataclass(frozen=True)

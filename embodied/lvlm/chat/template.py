@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from embodied.lvlm.chat.media import Film, Measured
-from embodied.lvlm.chat.pieces import Piece, Slot, Text
+from embodied.lvlm.chat.pieces import Piece, Slot, Text, is_learned
 
 Messages = Sequence[Mapping[str, Any]]
 Measure = Callable[[Mapping[str, Any]], Measured | Film]
@@ -127,12 +127,12 @@ class Template:
             else:
                 if not document:
                     pieces.append(Text(self.assistant))
-                pieces += self._said(self.answer, message, measure, True)
+                pieces += self._said(self.answer, message, measure, is_learned(message))
                 pieces.append(Text(self.after))
         if prompt:
             pieces.append(Text(self.assistant))
         elif turns[-1]["role"] == "assistant":
-            pieces.append(Text(self.end, learned=True))
+            pieces.append(Text(self.end, is_learned(turns[-1])))
         return pieces
 
     def _said(
