@@ -131,19 +131,16 @@ def send(connection, message, limit=LIMIT):
 
 
 def send_off(connection, reason):
-    """The last message to one who is cut off.
-
-    What still comes is read for a second: a socket that is closed with bytes unread resets the connection, and the
-    other side may lose the reason.
+    """The last message to one who is cut off. What still comes is read for a second: bytes left unread would reset the
+    connection when it is closed, and the other side might lose the reason.
     """
     with contextlib.suppress(Fault, OSError):
         send(connection, {"error": reason})
         connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(1)
         until = time.monotonic() + 1
-        while (left := until - time.monotonic()) > 0:
-            connection.settimeout(left)
-            if not connection.recv(65536):
-                break
+        while time.monotonic() < until and connection.recv(65536):
+            pass
 
 
 def receive(connection, limit=LIMIT, wait=None):
