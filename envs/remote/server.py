@@ -131,9 +131,7 @@ def send(connection, message, limit=LIMIT):
 
 
 def send_off(connection, reason):
-    """The last message to one who is cut off. What still comes is read for a second: bytes left unread would reset the
-    connection when it is closed, and the other side might lose the reason.
-    """
+    """The last message to one who is cut off; bytes left unread would reset the connection, and the reason be lost."""
     with contextlib.suppress(Fault, OSError):
         send(connection, {"error": reason})
         connection.shutdown(socket.SHUT_WR)
@@ -467,8 +465,7 @@ def start(connection, command, options):
 
 def say(text):
     """One line for whoever runs the server."""
-    sys.stderr.write(f"remote: {_one_line(text)}\n")
-    sys.stderr.flush()
+    print(f"remote: {_one_line(text)}\n", end="", file=sys.stderr, flush=True)
 
 
 def _one_line(text):
