@@ -129,7 +129,7 @@ def listed_first(written: Written) -> list[dict[str, Any]]:
             (asked, listed), (question, answer) = before, sample["messages"]
             words = [part for part in question["content"] if part["type"] == "text"]
             turns = [asked, listed | {"weight": 0}, question | {"content": words}, answer]
-            rows.append(sample | {"id": sample["id"].replace("/vqa/", "/listed/"), "messages": turns})
+            rows.append(sample | {"messages": turns})
     return rows
 
 
