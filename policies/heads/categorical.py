@@ -37,21 +37,76 @@ class Decoder(nn.Sequential):
         super().__init__(*layers, last)
 
 
-class CategoricalHead(ActionHead):
-    """A distribution over the names of actions, per step of the chunk.
+class NamedHead(ActionHead):
+    """What heads that choose among named actions share: the choice at each step of a chunk, by its logits.
 
     Args:
         width, horizon, action_dim, readout_tokens: see `ActionHead`; `action_dim` is 1, the index.
         action: the body's actions; only how many names there are is read.
-        hidden: widths of the hidden layers.
         temperature: 0 takes the likeliest action; above, actions are drawn by their shares at that temperature.
+
+    Raises:
+        ValueError: the actions are not categorical, or the temperature is negative.
+    """
+
+    kinds = ("categorical",)
+
+    def __init__(
+        self, width: int, horizon: int, action_dim: int, readout_tokens: int, action: ActionSpec, temperature: float
+    ) -> None:
+        super().__init__(width, horizon, action_dim, readout_tokens)
+        if action.kind != "categorical":
+            raise ValueError(f"{type(self).__name__} chooses among named actions, but these are {action.kind}")
+        if temperature < 0:
+            raise ValueError(f"{type(self).__name__}: temperature must not be negative, got {temperature}")
+        self.names, self.temperature = action.names, temperature
+
+    def fit(self, chunks: Tensor, mask: Tensor) -> None:
+        """Check that every action of the data is the index of a name.
+
+        Raises:
+            ValueError: naming the first that is not.
+        """
+        check_indices(chunks[mask], len(self.names))
+
+    def decoder(self, size: int, hidden: Sequence[int]) -> Decoder:
+        """From features (..., size) to what `logits` takes."""
+        return Decoder(size, hidden, self.horizon * len(self.names))
+
+    def logits(self, decoded: Tensor) -> Tensor:
+        """(..., H, names), float32 also under autocast."""
+        return decoded.unflatten(-1, (self.horizon, len(self.names))).float()
+
+    def surprise(self, logits: Tensor, actions: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of the demonstrated names, and how often the likeliest is right.
+
+        Args:
+            logits: (..., H, names).
+            actions: indices, (..., H, 1).
+            mask: (..., H); False where there is nothing to learn.
+        """
+        wanted = actions.squeeze(-1).masked_fill(~mask, 0.0).long()
+        surprise = F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), reduction="none").view_as(actions)
+        right = masked_mean((logits.argmax(-1) == wanted).unsqueeze(-1).float(), mask)
+        return {"loss": masked_mean(surprise, mask), "accuracy": right.detach()}
+
+    def choice(self, logits: Tensor, generators: Generators | None) -> Tensor:
+        """Indices (B, H, 1) by logits (B, H, names)."""
+        steps = [choose(logits[:, step], self.temperature, generators) for step in range(self.horizon)]
+        return torch.stack(steps, dim=1).unsqueeze(-1).float()
+
+
+class CategoricalHead(NamedHead):
+    """A distribution over the names of actions, per step of the chunk.
+
+    Args:
+        width, horizon, action_dim, readout_tokens, action, temperature: see `NamedHead`.
+        hidden: widths of the hidden layers.
         pooling: `mean`, `max` or `flatten` (`policies.heads.pooling`).
 
     Raises:
         ValueError: the actions are not categorical, or an option is not possible.
     """
-
-    kinds = ("categorical",)
 
     def __init__(
         self,
@@ -65,34 +120,20 @@ class CategoricalHead(ActionHead):
         temperature: float = 0.0,
         pooling: Pooling = "flatten",
     ) -> None:
-        super().__init__(width, horizon, action_dim, readout_tokens)
-        if action.kind != "categorical":
-            raise ValueError(f"CategoricalHead chooses among named actions, but these are {action.kind}")
-        if temperature < 0:
-            raise ValueError(f"CategoricalHead: temperature must not be negative, got {temperature}")
-        self.names, self.temperature = action.names, temperature
+        super().__init__(width, horizon, action_dim, readout_tokens, action, temperature)
         self.pool = Pool(pooling, width, readout_tokens)
-        self.net = Decoder(self.pool.width, hidden, horizon * len(self.names))
-
-    def fit(self, chunks: Tensor, mask: Tensor) -> None:
-        """Check that every action of the data is the index of a name.
-
-        Raises:
-            ValueError: naming the first that is not.
-        """
-        check_indices(chunks[mask], len(self.names))
+        self.net = self.decoder(self.pool.width, hidden)
 
     def loss(
         self, readout: Readout, actions: Tensor, mask: Tensor, generators: Generators | None = None
     ) -> dict[str, Tensor]:
-        return surprised(self._logits(readout), actions, mask)
+        return self.surprise(self._logits(readout), actions, mask)
 
     def sample(self, readout: Readout, generators: Generators | None = None) -> Tensor:
-        return chosen(self._logits(readout), self.temperature, generators)
+        return self.choice(self._logits(readout), generators)
 
     def _logits(self, readout: Readout) -> Tensor:
-        """(B, H, names), float32 also under autocast."""
-        return self.net(self.pool(readout)).unflatten(-1, (self.horizon, len(self.names))).float()
+        return self.logits(self.net(self.pool(readout)))
 
 
 class GaussianHead(ActionHead):
@@ -153,26 +194,6 @@ class GaussianHead(ActionHead):
 
     def _std(self) -> Tensor:
         return self.log_std.clamp(self.low, self.high).exp()
-
-
-def surprised(logits: Tensor, actions: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Cross-entropy of the demonstrated names and how often the likeliest is right.
-
-    Args:
-        logits: (..., H, names).
-        actions: indices, (..., H, 1).
-        mask: (..., H); False where there is nothing to learn.
-    """
-    wanted = actions.squeeze(-1).masked_fill(~mask, 0.0).long()
-    surprise = F.cross_entropy(logits.flatten(0, -2), wanted.flatten(), reduction="none").view_as(actions)
-    right = masked_mean((logits.argmax(-1) == wanted).unsqueeze(-1).float(), mask)
-    return {"loss": masked_mean(surprise, mask), "accuracy": right.detach()}
-
-
-def chosen(logits: Tensor, temperature: float, generators: Generators | None) -> Tensor:
-    """Indices (B, H, 1) drawn from logits (B, H, names); the likeliest at temperature 0."""
-    steps = [choose(logits[:, step], temperature, generators) for step in range(logits.shape[1])]
-    return torch.stack(steps, dim=1).unsqueeze(-1).float()
 
 
 def check_indices(actions: Tensor, names: int) -> None:

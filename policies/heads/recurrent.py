@@ -17,30 +17,26 @@ from torch import Tensor
 
 from embodied.contracts import Generators, Memory, Readout, SequentialHead
 from embodied.spec import ActionSpec
-from policies.heads.categorical import Decoder, check_indices, chosen, surprised
+from policies.heads.categorical import NamedHead
+from policies.heads.cells import Cell, begin, read_next, recurrent
 from policies.heads.pooling import Pool, Pooling
-from policies.heads.recurrence import Cell, begin, read_next, recurrent
 from policies.heads.sequential import gapless
 
 
-class RecurrentCategoricalHead(SequentialHead):
+class RecurrentCategoricalHead(NamedHead, SequentialHead):
     """LSTM or GRU over the steps, then a distribution over the names of actions.
 
     Args:
-        width, horizon, action_dim, readout_tokens: see `ActionHead`; `action_dim` is 1, the index.
-        action: the body's actions; only how many names there are is read.
+        width, horizon, action_dim, readout_tokens, action, temperature: see `NamedHead`.
         cell: `lstm` (DD-PPO) or `gru`.
         size: width of the recurrent state (DD-PPO: 512).
         layers: recurrent layers (DD-PPO: 2).
         hidden: widths of layers between the state and the choice (DD-PPO: none).
-        temperature: 0 takes the likeliest action; above, actions are drawn by their shares at that temperature.
         pooling: `mean`, `max` or `flatten` (`policies.heads.pooling`).
 
     Raises:
         ValueError: the actions are not categorical, or an option is not possible.
     """
-
-    kinds = ("categorical",)
 
     def __init__(
         self,
@@ -57,23 +53,10 @@ class RecurrentCategoricalHead(SequentialHead):
         temperature: float = 0.0,
         pooling: Pooling = "flatten",
     ) -> None:
-        super().__init__(width, horizon, action_dim, readout_tokens)
-        if action.kind != "categorical":
-            raise ValueError(f"RecurrentCategoricalHead chooses among named actions, but these are {action.kind}")
-        if temperature < 0:
-            raise ValueError(f"RecurrentCategoricalHead: temperature must not be negative, got {temperature}")
-        self.names, self.temperature = action.names, temperature
+        super().__init__(width, horizon, action_dim, readout_tokens, action, temperature)
         self.pool = Pool(pooling, width, readout_tokens)
         self.rnn = recurrent(type(self).__name__, cell, self.pool.width, size, layers)
-        self.net = Decoder(size, hidden, horizon * len(self.names))
-
-    def fit(self, chunks: Tensor, mask: Tensor) -> None:
-        """Check that every action of the data is the index of a name.
-
-        Raises:
-            ValueError: naming the first that is not.
-        """
-        check_indices(chunks[mask], len(self.names))
+        self.net = self.decoder(size, hidden)
 
     def loss(
         self, readout: Readout, actions: Tensor, mask: Tensor, generators: Generators | None = None
@@ -81,10 +64,10 @@ class RecurrentCategoricalHead(SequentialHead):
         seen = self._read(readout)
         if actions.dim() == 3:  # the chunk of the latest step alone
             seen = readout.latest(seen)
-        return surprised(self._logits(seen), actions, mask)
+        return self.surprise(self._logits(seen), actions, mask)
 
     def sample(self, readout: Readout, generators: Generators | None = None) -> Tensor:
-        return chosen(self._logits(readout.latest(self._read(readout))), self.temperature, generators)
+        return self.choice(self._logits(readout.latest(self._read(readout))), generators)
 
     def begin(self, rows: int) -> Memory:
         return begin(self.rnn, rows)
@@ -93,11 +76,10 @@ class RecurrentCategoricalHead(SequentialHead):
         self, readout: Readout, memory: Memory, generators: Generators | None = None
     ) -> tuple[Tensor, Memory]:
         seen, memory = read_next(self.rnn, self.pool.steps(readout), memory)
-        return chosen(self._logits(seen), self.temperature, generators), memory
+        return self.choice(self._logits(seen), generators), memory
 
     def _read(self, readout: Readout) -> Tensor:
         return gapless(lambda steps: self.rnn(steps)[0], self.pool.steps(readout), readout.steps)
 
     def _logits(self, seen: Tensor) -> Tensor:
-        """(..., size) to (..., H, names), float32 also under autocast."""
-        return self.net(seen).unflatten(-1, (self.horizon, len(self.names))).float()
+        return self.logits(self.net(seen))

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from embodied.contracts import Generators, Memory, Readout
+from policies.heads.cells import Cell, begin, read_next, recurrent
 from policies.heads.pooling import Pooling
-from policies.heads.recurrence import Cell, begin, read_next, recurrent
 from policies.heads.regression import Distance
 from policies.heads.sequential import StepRegressionHead
 
