@@ -233,7 +233,7 @@ def _assistant(plain: dict[str, Any], folder: Path | None, readers: Mapping[str,
     if text["checkpoint"]:
         tokenizer = AutoTokenizer.from_pretrained(text["checkpoint"], local_files_only=True)
     else:
-        tokenizer = TextTokenizer.train(texts(readers), text["vocabulary"]).tokenizer
+        tokenizer = TextTokenizer.train(texts(readers), text["vocabulary"], text["single_digits"]).tokenizer
     torch.manual_seed(plain["seed"])
     node = row.node(plain["tiny"])
     model = _model(node, tokenizer, plain["tiny"])

@@ -13,7 +13,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from envs.scenes.visibility import Fact, in_front_of, left_of
+from envs.scenes.visibility import Fact, from_left, in_front_of, left_of
 from envs.scenes.vocabulary import ATTRIBUTES, NUMBERS, SHAPES, article, plural
 
 Filter = Mapping[str, str]
@@ -76,7 +76,7 @@ def captions(random: np.random.Generator, facts: Sequence[Fact], count: int = 5)
 
     They say how many things there are only where none is hidden, and tell an order only where it is clear.
     """
-    seen = sorted((fact for fact in facts if fact.seen), key=lambda fact: fact.column)
+    seen = from_left(facts)
     if not seen:
         return []
     names = [article(full(fact)) for fact in seen]

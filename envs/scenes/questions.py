@@ -59,6 +59,7 @@ class Question:
         key: which questions it is balanced with: those whose words alone should give no hint of the answer.
         text, answer: what is asked and answered.
         possible: the answers that questions of this key have; `OPEN` where these are not counted.
+        about: the filters that it names, in the order in which it names them.
     """
 
     kind: str
@@ -66,6 +67,7 @@ class Question:
     text: str
     answer: str
     possible: tuple[str, ...] = YES_NO
+    about: tuple[Filter, ...] = ()
 
     @property
     def answer_type(self) -> str:
@@ -110,7 +112,8 @@ class Asker:
                 number = number_of(facts, filter)
                 if number is not None:
                     text = form(random, "exist", a=article(noun(filter)))
-                    yield Question("exist", f"exist {noun(filter)}", text, "yes" if number else "no")
+                    answer = "yes" if number else "no"
+                    yield Question("exist", f"exist {noun(filter)}", text, answer, about=(filter,))
 
     def _count(self, random: np.random.Generator, facts: Sequence[Fact]) -> Iterator[Question]:
         for chosen in COUNT:
@@ -122,7 +125,7 @@ class Asker:
                     continue
                 possible = tuple(str(n) for n in range(MOST_COUNTED + 1)) if chosen else self._numbers
                 text = form(random, "count", many=noun(filter, many=True))
-                yield Question("count", f"count {'+'.join(chosen)}", text, str(number), possible)
+                yield Question("count", f"count {'+'.join(chosen)}", text, str(number), possible, (filter,))
 
     def _attributes(self, random: np.random.Generator, facts: Sequence[Fact]) -> Iterator[Question]:
         for fact in facts:
@@ -138,7 +141,7 @@ class Asker:
                 if len(possible) > 1:
                     given = filter.get({"colour": "shape", "shape": "colour"}.get(attribute, ""), "thing")
                     text = form(random, attribute, x=noun(filter))
-                    yield Question(attribute, f"{attribute} {given}", text, fact.word(attribute), possible)
+                    yield Question(attribute, f"{attribute} {given}", text, fact.word(attribute), possible, (filter,))
 
     def _pairs(self, random: np.random.Generator, facts: Sequence[Fact]) -> Iterator[Question]:
         seen = [i for i, fact in enumerate(facts) if fact.seen]
@@ -155,7 +158,7 @@ class Asker:
                         yield self._asked(random, "relation", other, x, y, not true)
                 if left is not None:
                     text = form(random, "side", x=noun(x), y=noun(y))
-                    yield Question("relation", "side", text, "left" if left else "right", ("left", "right"))
+                    yield Question("relation", "side", text, "left" if left else "right", ("left", "right"), (x, y))
             x, y = (described(random, fact, facts, without=["size"]) for fact in (a, b))
             if x is not None and y is not None:
                 bigger = SIZES[a.size] - SIZES[b.size]
@@ -187,7 +190,7 @@ class Asker:
         random: np.random.Generator, kind: str, relation: str, x: Filter, y: Filter, true: bool, many: bool = False
     ) -> Question:
         text = form(random, relation, x=noun(x, many), y=noun(y, many))
-        return Question(kind, relation, text, "yes" if true else "no")
+        return Question(kind, relation, text, "yes" if true else "no", about=(x, y))
 
     def _look(self, random: np.random.Generator) -> dict[str, str]:
         """Attributes that a thing of this split may have."""

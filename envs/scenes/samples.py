@@ -21,10 +21,12 @@ from envs.scenes.probes import SETTINGS, Probes
 from envs.scenes.questions import Asker, Question
 from envs.scenes.references import ASKED, in_text, references
 from envs.scenes.settings import Settings
-from envs.scenes.visibility import Fact
+from envs.scenes.thoughts import THINK, thought
+from envs.scenes.visibility import Fact, from_left
 
 SOURCE = "scenes"
 TASKS = ("caption", "vqa", *(f"pope_{setting}" for setting in SETTINGS), "refer", "detect", "dialogue", "video")
+ABOUT_PICTURES = tuple(task for task in TASKS if task != "video")
 DESCRIBE = ("Describe the picture.", "What is on the table?", "What does the picture show?", "Write a caption.")
 LIST = ("List all things with their boxes.", "Which things are where?", "Detect everything on the table.")
 _TABLE, _TALK, _PROBE, _REFER, _CAPTION, _FILM, _ORDER, _DETECT = 11, 12, 13, 14, 15, 16, 17, 18
@@ -97,14 +99,14 @@ def write_split(settings: Settings, split: str, pictures: Sequence[Picture], fil
     return written
 
 
-def by_picture(written: Written, seed: int) -> list[dict[str, Any]]:
-    """All samples about pictures, those about the same one beside each other and in a random order.
+def by_picture(written: Written, seed: int, tasks: Sequence[str] = ABOUT_PICTURES) -> list[dict[str, Any]]:
+    """All samples of these tasks, those about the same picture beside each other and in a random order.
 
     What several settings of POPE ask alike is there once.
     """
     about: dict[int, dict[str, dict[str, Any]]] = {}
-    for task, samples in written.samples.items():
-        for sample in samples if task != "video" else ():
+    for task in tasks:
+        for sample in written.samples[task]:
             asked = json.dumps(sample["messages"])
             about.setdefault(sample["meta"]["image_id"], {}).setdefault(asked, sample)
     rows = []
@@ -114,8 +116,8 @@ def by_picture(written: Written, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def listed_first(written: Written) -> list[dict[str, Any]]:
-    """The questions of `vqa`, picture by picture, each with the answer of `detect` to read before it.
+def listed_first(written: Written, seed: int) -> list[dict[str, Any]]:
+    """The samples of `vqa` and `refer`, picture by picture, each with the answer of `detect` to read before it.
 
     Whoever learns from them answers from a list that it made itself before (`task.first` of embodied-eval), as in
     Compositional Chain-of-Thought (Mitra et al. 2024, arXiv 2311.17076), where the list is a scene graph. The list has
@@ -123,13 +125,30 @@ def listed_first(written: Written) -> list[dict[str, Any]]:
     """
     lists = {sample["meta"]["image_id"]: sample["messages"] for sample in written.samples["detect"]}
     rows = []
-    for sample in sorted(written.samples["vqa"], key=lambda sample: sample["meta"]["image_id"]):
+    for sample in by_picture(written, seed, ("vqa", "refer")):
         before = lists.get(sample["meta"]["image_id"])
         if before is not None:
             (asked, listed), (question, answer) = before, sample["messages"]
             words = [part for part in question["content"] if part["type"] == "text"]
             turns = [asked, listed | {"weight": 0}, question | {"content": words}, answer]
             rows.append(sample | {"messages": turns})
+    return rows
+
+
+def thought_through(written: Written, seed: int, pictures: Sequence[Picture], size: int) -> list[dict[str, Any]]:
+    """Those of `listed_first`, the questions of `vqa` asked to think, and with the thought before the answer."""
+    facts = {picture.number: picture.facts for picture in pictures}
+    thoughts = {
+        sample["id"]: thought(question, facts[number], size)
+        for sample, (number, question) in zip(written.samples["vqa"], written.asked["vqa"], strict=True)
+    }
+    rows = []
+    for row in listed_first(written, seed):
+        if row["id"] in thoughts:
+            *before, question, answer = row["messages"]
+            asked, said = f"{row['meta']['question']} {THINK}", thoughts[row["id"]]
+            row["messages"] = [*before, question | {"content": [_text(asked)]}, answer | {"content": [_text(said)]}]
+        rows.append(row)
     return rows
 
 
@@ -177,7 +196,7 @@ def _refer(written: Written, random: np.random.Generator, split: str, picture: P
 
 def _detect(written: Written, random: np.random.Generator, split: str, picture: Picture, size: int) -> None:
     """All things that are seen, from left to right, as grounded captions have them: `small red ball [x1,y1,x2,y2]`."""
-    seen = sorted((fact for fact in picture.facts if fact.seen), key=lambda fact: fact.column)
+    seen = from_left(picture.facts)
     if seen:
         answer = ", ".join(f"{full(fact)} {in_text(fact.box, size)}" for fact in seen)
         parts = [{"type": "image", "image": picture.file}, _text(LIST[random.integers(len(LIST))])]

@@ -7,7 +7,7 @@ answer it might change: where a red cube is hidden, nobody asks how many cubes t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -106,6 +106,11 @@ def outline_pixels(scene: Scene, thing: Thing, side: int) -> float:
     flat = np.clip(scene.camera.project(thing.corners()), 0, 1)
     area = ConvexHull(flat).volume if np.ptp(flat, axis=0).min() > 1e-6 else 0.0
     return area * side * side * (RING if thing.shape == "ring" else 1.0)
+
+
+def from_left(facts: Sequence[Fact]) -> list[Fact]:
+    """The things that are seen, from left to right."""
+    return sorted((fact for fact in facts if fact.seen), key=lambda fact: fact.column)
 
 
 def left_of(a: Fact, b: Fact) -> bool | None:

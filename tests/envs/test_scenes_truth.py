@@ -10,6 +10,7 @@ import pytest
 from embodied.data.multimodal.sample import Sample
 from envs.scenes.maker import SceneMaker
 from envs.scenes.painter import Painter
+from envs.scenes.thoughts import ANSWER, THINK
 
 pytestmark = pytest.mark.simulator("pybullet")
 SIZE = 128
@@ -321,7 +322,9 @@ def test_every_line_is_a_sample_and_its_picture_is_there(made):
 
 def test_all_samples_about_a_picture_stand_together_and_none_twice(made):
     for split in SPLITS:
-        tasks = [f.stem for f in made.glob(f"chat/{split}/*.jsonl") if f.stem not in ("all", "listed", "video")]
+        tasks = [
+            f.stem for f in made.glob(f"chat/{split}/*.jsonl") if f.stem not in ("all", "listed", "thought", "video")
+        ]
         apart = [row for task in tasks for row in lines(made / f"chat/{split}/{task}.jsonl")]
         together = lines(made / f"chat/{split}/all.jsonl")
         said = [json.dumps(row["messages"]) for row in together]
@@ -330,10 +333,10 @@ def test_all_samples_about_a_picture_stand_together_and_none_twice(made):
         assert pictures == sorted(pictures)
 
 
-def test_questions_after_a_list_are_those_of_vqa_and_the_list_is_that_of_detect(made):
+def test_questions_after_a_list_are_those_of_vqa_and_refer_and_the_list_is_that_of_detect(made):
     for split in SPLITS:
         lists = {row["meta"]["image_id"]: row["messages"] for row in lines(made / f"chat/{split}/detect.jsonl")}
-        plain = {row["meta"]["question_id"]: row for row in lines(made / f"chat/{split}/vqa.jsonl")}
+        plain = {row["id"]: row for task in ("vqa", "refer") for row in lines(made / f"chat/{split}/{task}.jsonl")}
         rows = lines(made / f"chat/{split}/listed.jsonl")
         pictures = [row["meta"]["image_id"] for row in rows]
         assert rows and pictures == sorted(pictures)
@@ -342,9 +345,54 @@ def test_questions_after_a_list_are_those_of_vqa_and_the_list_is_that_of_detect(
             asked, listed, question, answer = row["messages"]
             assert [asked, {k: v for k, v in listed.items() if k != "weight"}] == lists[row["meta"]["image_id"]]
             assert listed["weight"] == 0 and "weight" not in answer
-            own = plain[row["meta"]["question_id"]]["messages"]
+            own = plain[row["id"]]["messages"]
             assert (question["content"], answer) == (own[0]["content"][1:], own[1])
             Sample.from_dict(row)
+
+
+def test_a_thought_is_true_and_ends_in_the_answer(made):
+    """Whoever reads the thought alone can answer what is counted, compared in number or placed."""
+    read = Counter()
+    for row in lines(made / "chat/train/thought.jsonl"):
+        *_, question, answer = row["messages"]
+        asked, said = question["content"][0]["text"], answer["content"][0]["text"]
+        if "question_type" not in row["meta"]:
+            assert THINK not in asked and said.startswith("[")
+            continue
+        kind, right = row["meta"]["question_type"], row["meta"]["answers"][0]
+        reasons, mark, last = said.rpartition(f" {ANSWER} ")
+        assert asked == f"{row['meta']['question']} {THINK}" and mark and last == right
+        parts = [part.split(": ")[1] for part in re.split(r"\. ?", reasons) if part]
+        assert len(parts) == (2 if kind in ("relation", "compare_size", "compare_number") else 1)
+        found = [[] if part == "none" else part.split(", ") for part in parts]
+        listed = row["messages"][1]["content"][0]["text"]
+        assert all(thing in listed for things in found for thing in things if not thing.isdigit())
+        if kind == "relation":
+            assert _relation(row["meta"]["question"], parts) in (right, None)
+        elif "number" in kind or kind == "count":
+            counts = [len(things) - 1 if things else 0 for things in found]
+            assert all(int(things[-1]) == count for things, count in zip(found, counts, strict=True) if things)
+            assert right == (str(counts[0]) if kind == "count" else _yes(row["meta"]["question"], *counts))
+        elif kind == "exist":
+            assert right == ("yes" if found[0] else "no")
+        else:
+            assert kind == "compare_size" or right in [*parts[0].split(), "plain"]  # that a thing is plain is not said
+        read[kind] += 1
+    assert {"relation", "count", "compare_number", "compare_size", "exist"} <= set(read)
+
+
+def _relation(question, parts):
+    """What the boxes say; None where another way of asking than these is used."""
+    x, y = ([int(edge) for edge in part.partition("[")[2][:-1].split(",")] for part in parts)
+    if "left or" in question:
+        return "left" if x[0] + x[2] < y[0] + y[2] else "right"
+    true = {"left": x[0] + x[2] < y[0] + y[2], "right": x[0] + x[2] > y[0] + y[2]}
+    true |= {"in front": x[3] > y[3], "closer": x[3] > y[3], "behind": x[3] < y[3], "farther": x[3] < y[3]}
+    return next(("yes" if true[word] else "no" for word in true if word in question), None)
+
+
+def _yes(question, x, y):
+    return "yes" if (x > y if "more" in question else x < y if "fewer" in question else x == y) else "no"
 
 
 def test_official_files_say_the_same_in_their_own_forms(made):

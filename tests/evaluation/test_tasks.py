@@ -102,6 +102,16 @@ def test_a_question_is_asked_alone_where_the_first_answer_was_empty():
         First(" ")
 
 
+def test_what_stands_behind_a_thought_is_scored():
+    given = {question: f"Answer: it may be X. So, ANSWER: {answer} " for question, answer in QUESTIONS.items()}
+    task = Task("t", samples(), ExactMatch(), answer_after="Answer:")
+    assert run_task(task, knowing(given)).headline[1].value == 1
+    assert run_task(task, knowing(QUESTIONS)).headline[1].value == 1  # who does not think is scored as before
+    assert run_task(Task("t", samples(), ExactMatch()), knowing(given)).headline[1].value == 0
+    with pytest.raises(ValueError, match="answer_after is a text, or null"):
+        Task("t", samples(), ExactMatch(), answer_after=" ")
+
+
 def test_circular_evaluation_asks_every_rotation_and_a_constant_letter_scores_nothing():
     choice = a_sample("q", "Which?", "B", options=["cube", "ball", "cone"], answer=1)
     task = Task("t", [choice], MultipleChoice(), prompt="{question}\n{options}", circular=True)

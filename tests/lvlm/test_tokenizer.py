@@ -46,6 +46,18 @@ def test_words_behind_other_text_are_spelled_and_read_back():
         assert tokenizer.spell(f"{text} 5") == tokenizer.spell(text) + tokenizer.spell("5")
 
 
+def test_numbers_are_spelled_digit_by_digit_where_wanted(tmp_path):
+    texts = ["a cube [120,40,480,999]", "a ball [120,41,480,998]"] * 3
+    merged, single = (TextTokenizer.train(texts, single_digits=wanted) for wanted in (False, True))
+    assert len(merged.spell("480")) < 3
+    for number in ("480", "999", "7"):
+        spelled = single.spell(f"[{number}")
+        assert [single.read([i]) for i in spelled[-len(number) :]] == list(number)
+    single.save_pretrained(tmp_path)
+    loaded = TextTokenizer.from_pretrained(tmp_path)
+    assert loaded.spell(texts[0]) == single.spell(texts[0]) and loaded.read(loaded.spell(texts[0])) == texts[0]
+
+
 def test_ids_that_are_no_text_leave_a_mark():
     tokenizer = TextTokenizer.train(TASKS)
     ids = tokenizer.spell("128")

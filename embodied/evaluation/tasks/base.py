@@ -7,6 +7,7 @@ is data: samples, the form of the prompt, the settings of the generation, and a 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -148,6 +149,8 @@ class Task:
         limit: the first so many samples only; None for all.
         first: what the model is asked about the same pictures before, its own answer then standing before the question
             (Compositional Chain-of-Thought, Mitra et al. 2024, arXiv 2311.17076); None: nothing.
+        answer_after: what stands between a thought and the answer, such as `Answer:`; behind the last one that is said,
+            in capitals or not, stands what is scored, and all that is said where there is none. None: all is scored.
     """
 
     name: str
@@ -159,12 +162,20 @@ class Task:
     circular: bool = False
     limit: int | None = None
     first: First | None = None
+    answer_after: str | None = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"task {self.name}: limit is 1 or more, or null for all; got limit={self.limit}")
         if "{question}" not in self.prompt:
             raise ValueError(f"task {self.name}: the prompt has no {{question}}, so nothing would be asked")
+        if self.answer_after is not None and not self.answer_after.strip():
+            raise ValueError(f"task {self.name}: answer_after is a text, or null; got {self.answer_after!r}")
+
+    def answer(self, said: str) -> str:
+        """What is scored of what a model said."""
+        marks = list(re.finditer(re.escape(self.answer_after), said, re.IGNORECASE)) if self.answer_after else []
+        return said[marks[-1].end() :].strip() if marks else said
 
     def questions(self) -> Iterable[Question]:
         """Every question, in order.

@@ -56,7 +56,7 @@ def run_task(
             answers.add(names, said)
         if line:
             line.advance(len(batch), "")
-    records: list[Record] = [question.record(given[question.id]) for question in questions]
+    records: list[Record] = [question.record(task.answer(given[question.id])) for question in questions]
     scores = task.scorer.score(records)
     silent = sum(not record.prediction.strip() for record in records)
     if silent:
@@ -97,13 +97,14 @@ def evaluate(plain: Mapping[str, Any]) -> dict[str, Any]:
         described["circular"],
         described["limit"],
         First(**described["first"]) if described["first"]["prompt"] else None,
+        described["answer_after"],
     )
     out = Path(plain["out"])
     responder = _responder(plain)
     with only_one(out, "evaluation"):
         model = responder.describe()
         # how answers are scored may change between two runs of the command; what is asked of whom may not
-        asked = {key: value for key, value in described.items() if key != "scoring"}
+        asked = {key: value for key, value in described.items() if key not in ("scoring", "answer_after")}
         answers = Answers(out, {"model": model, "task": asked}, plain["resume"])
         scores = run_task(task, responder, plain["batch_size"], answers, progress=True)
         skipped = samples.faults

@@ -35,10 +35,23 @@ class TextTokenizer:
         self.tokenizer, self.template, self.max_tokens = tokenizer, template, max_tokens
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocabulary: int = 1024, **options) -> TextTokenizer:
-        """Byte-level BPE with at most `vocabulary` ids, learned from `texts`."""
+    def train(
+        cls, texts: Iterable[str], vocabulary: int = 1024, single_digits: bool = False, **options
+    ) -> TextTokenizer:
+        """Byte-level BPE learned from `texts`.
+
+        Args:
+            texts: to learn from.
+            vocabulary: at most so many ids.
+            single_digits: whether numbers are spelled digit by digit, as by Llama, Gemma and Qwen2, so that they can be
+                compared by their first; otherwise frequent ones have an id of their own.
+            options: of the tokenizer.
+        """
         bpe = Tokenizer(models.BPE())
         bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        if single_digits:
+            digits = pre_tokenizers.Digits(individual_digits=True)
+            bpe.pre_tokenizer = pre_tokenizers.Sequence([bpe.pre_tokenizer, digits])
         bpe.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocabulary,
