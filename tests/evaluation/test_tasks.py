@@ -11,7 +11,7 @@ from embodied.cli.app import command
 from embodied.data.multimodal.sample import Sample, image, message
 from embodied.evaluation.scorers.choice import MultipleChoice
 from embodied.evaluation.scorers.text import ExactMatch
-from embodied.evaluation.tasks.answers import FILE
+from embodied.evaluation.tasks.answers import FILE, Answers
 from embodied.evaluation.tasks.base import First, Generation, Responder, Task
 from embodied.evaluation.tasks.run import run_task
 
@@ -92,6 +92,17 @@ def test_what_is_asked_first_is_answered_once_a_picture_and_stands_before_the_qu
     assert then[1] == [
         message("user", image("a.png"), "List all."), message("assistant", "a red ball"), message("user", "How many?"),
     ]  # fmt: skip
+
+
+def test_what_was_answered_first_is_not_asked_again_after_an_interruption(tmp_path):
+    task = Task("t", samples(), ExactMatch(), first=First("List all."))
+    run_task(task, knowing(QUESTIONS | {"List all.": "a red ball"}), answers=Answers(tmp_path, {}, resume=False))
+    lines = (tmp_path / FILE).read_text().splitlines()
+    (tmp_path / FILE).write_text("\n".join(line for line in lines if "a red ball" in line or line == "{}") + "\n")
+    again = knowing(QUESTIONS)
+    scores = run_task(task, again, answers=Answers(tmp_path, {}, resume=True))
+    assert scores.headline[1].value == 1 and "List all." not in [said(c) for batch in again.asked for c in batch]
+    assert all(conversation[1] == message("assistant", "a red ball") for batch in again.asked for conversation in batch)
 
 
 def test_a_question_is_asked_alone_where_the_first_answer_was_empty():

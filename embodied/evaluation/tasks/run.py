@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +43,27 @@ def run_task(
     line = (
         Progress(len(questions), "questions", done=len(questions) - len(todo), stream=sys.stderr) if progress else None
     )
-    listed: dict[str, str] = {}  # what was answered first, by what was asked
-    for start in range(0, len(todo), batch_size):
-        batch = todo[start : start + batch_size]
-        asked = [question.conversation for question in batch]
-        if task.first is not None:
-            asked = _after_first(task.first, task.generation, responder, asked, listed)
-        said = responder.respond(asked, **task.generation.to_dict())
-        if len(said) != len(batch) or not all(isinstance(text, str) for text in said):
-            raise ValueError(f"the model was asked {len(batch)} questions and gave {len(said)} answers that are text")
-        names = [question.id for question in batch]
-        given.update(zip(names, said, strict=True))
+
+    def ask(what: Mapping[str, Conversation], settings: Generation) -> None:
+        said = responder.respond(list(what.values()), **settings.to_dict())
+        if len(said) != len(what) or not all(isinstance(text, str) for text in said):
+            raise ValueError(f"the model was asked {len(what)} questions and gave {len(said)} answers that are text")
+        given.update(zip(what, said, strict=True))
         if answers:
-            answers.add(names, said)
+            answers.add(list(what), said)
+
+    for start in range(0, len(todo), batch_size):
+        asked = {question.id: question.conversation for question in todo[start : start + batch_size]}
+        if task.first is not None:
+            before = {name: task.first.asked(conversation) for name, conversation in asked.items()}
+            same = {name: _digest(conversation) for name, conversation in before.items()}
+            new = {same[name]: one for name, one in before.items() if same[name] not in given}  # once a picture
+            if new:
+                ask(new, replace(task.generation, max_new_tokens=task.first.max_new_tokens))
+            asked = {name: task.first.answered(one, given[same[name]]) for name, one in asked.items()}
+        ask(asked, task.generation)
         if line:
-            line.advance(len(batch), "")
+            line.advance(len(asked), "")
     records: list[Record] = [question.record(task.answer(given[question.id])) for question in questions]
     scores = task.scorer.score(records)
     silent = sum(not record.prediction.strip() for record in records)
@@ -64,21 +72,9 @@ def run_task(
     return scores
 
 
-def _after_first(
-    first: First,
-    generation: Generation,
-    responder: Responder,
-    conversations: Sequence[Conversation],
-    known: dict[str, str],
-) -> list[Conversation]:
-    """The conversations, each after what the model answered first; asked once of pictures that many are about."""
-    asked = [first.asked(conversation) for conversation in conversations]
-    names = [json.dumps(one, default=repr) for one in asked]
-    new = {name: one for name, one in zip(names, asked, strict=True) if name not in known}
-    if new:
-        settings = generation.to_dict() | {"max_new_tokens": first.max_new_tokens}
-        known.update(zip(new, responder.respond(list(new.values()), **settings), strict=True))
-    return [first.answered(one, known[name]) for one, name in zip(conversations, names, strict=True)]
+def _digest(conversation: Conversation) -> str:
+    """A name for what is asked first, beside the ids of questions."""
+    return f"first {hashlib.sha256(json.dumps(conversation).encode()).hexdigest()}"
 
 
 def evaluate(plain: Mapping[str, Any]) -> dict[str, Any]:
