@@ -1,6 +1,7 @@
 """Policies that a config composes of parts: `policy=explorer`, `policy=my/policy.yaml`, `policy={_target_: ...}`.
 
-A name is that of a YAML in `conf/policies`. Its values may refer to the rest of the command's config
+A name is that of a YAML in `conf/policies`; one with `defaults: [explorer]` says only what is otherwise than there.
+Its values may refer to the rest of the command's config
 (`${env.make.body.turn}`), and `settings=` changes some of them: `settings={frontiers: {least: 5}}`. What is built
 passes the allow-list of `embodied.building`.
 """
@@ -63,7 +64,7 @@ def compose_policy(
             file = named if str(spec) in composed_names() else Path(str(spec)).expanduser()
             if not file.is_file():
                 raise ValueError(f"{where}: there is no file {spec}; names are {', '.join(composed_names())}")
-            node = OmegaConf.load(file)  # type: ignore[assignment]
+            node = _loaded(file)
         if not isinstance(node, DictConfig) or TARGET not in node:
             raise ValueError(f"{where}: a policy's config is a mapping with a {TARGET}")
         if settings is not None and not isinstance(settings, Mapping):
@@ -78,6 +79,15 @@ def compose_policy(
     except (OmegaConfBaseException, YAMLError) as error:
         raise ValueError(f"{where}: {str(error).splitlines()[0]}") from None
     return made
+
+
+def _loaded(file: Path) -> Any:
+    """What a file says, on top of those of `conf/policies` that its `defaults` name, the later the stronger."""
+    said = OmegaConf.load(file)
+    if not isinstance(said, DictConfig) or "defaults" not in said:
+        return said
+    below = [_loaded(_folder() / f"{name}.yaml") for name in said.pop("defaults")]
+    return OmegaConf.merge(*below, said)
 
 
 def takes_embodiment(node: Mapping[str, Any]) -> bool:
