@@ -58,6 +58,7 @@ def an_episode(length, seed):
             "observation.images.front": rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8),
             "observation.depth.front": rng.uniform(0.2, 3, (SIDE, SIDE)).astype(np.float32),
             "observation.instance.front": rng.integers(0, 4, (SIDE, SIDE)),
+            "observation.semantic.front": rng.integers(0, 5, (SIDE, SIDE)),
             "observation.state": rng.normal(size=1).astype(np.float32),
             "observation.pose": pose.numpy(),
             "task": ["go left", "go to the right door"][seed % 2],
@@ -162,6 +163,25 @@ def test_depth_is_read_where_asked_for():
     assert readouts(agent, as_batch([broken])).isfinite().all()
 
 
+def test_categories_are_read_where_asked_for_and_what_is_none_is_black():
+    words = "model.semantic={categories: 5}", "model.order=[task,semantic,state]", "model.depth=null"
+    agent, episode = an_agent(*words).train(), an_episode(2, 0)
+    assert agent.model.reads == ("observation.semantic.front",)
+    batch = as_batch([episode])
+    agent.loss(batch)["loss"].backward()
+    palette = agent.model.semantic.palette
+    assert palette.grad[batch["observation.semantic.front"].unique()].abs().amin(-1).gt(0).all()
+
+    def read(categories):
+        return readouts(agent.eval(), batch | {"observation.semantic.front": categories})
+
+    seen = batch["observation.semantic.front"]
+    other = seen.clone()
+    other[0, 0, :8] = (other[0, 0, :8] + 1) % 5
+    assert not torch.allclose(read(seen), read(other))
+    assert torch.equal(read(torch.full_like(seen, -1)), read(torch.full_like(seen, 5)))
+
+
 def test_an_agent_with_a_map_is_saved_and_loaded_whole(tmp_path):
     agent, batch = an_agent(*MAPS["smnet"]), as_batch([an_episode(3, 0)])
     agent.save_pretrained(tmp_path / "agent")
@@ -178,6 +198,7 @@ def test_an_agent_with_a_map_is_saved_and_loaded_whole(tmp_path):
         (["chunk.history=3"], "chunk.history=1, not"),
         (["map=frontier"], "FrontierFinder is no memory"),
         (["model.depth.reach=0"], "reach is in metres and positive"),
+        (["model.semantic={categories: 0}"], "categories is 1 or more"),
         (["map=voxels", "model.encoder.patch=16"], "are no picture"),
     ],
 )

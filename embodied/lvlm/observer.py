@@ -24,13 +24,18 @@ from embodied.lvlm.backbones.causal import CausalBackbone, KeyValues
 from embodied.lvlm.connectors.base import Connector
 from embodied.lvlm.encoders.base import ImageEncoder
 from embodied.lvlm.encoders.depth import DepthEncoder
+from embodied.lvlm.encoders.semantic import SemanticEncoder
 from embodied.lvlm.encoders.state import StateEncoder
 from embodied.lvlm.recollection import Tokens, build_map, recall
 from embodied.lvlm.sequence import Attention, Packed, Segment, pack
 from embodied.lvlm.tokenizers.text import TextTokenizer
-from embodied.spec import DEPTH, FEATURES, IMAGES, STATE, TASK
+from embodied.spec import DEPTH, FEATURES, IMAGES, SEMANTIC, STATE, TASK
 
-SEGMENTS = ("task", "images", "depth", "map", "state")
+SEGMENTS = ("task", "images", "depth", "semantic", "map", "state")
+SENSES = {"depth": (DEPTH, DepthEncoder), "semantic": (SEMANTIC, SemanticEncoder)}
+"""Pictures of other things than colours: the keys of their observations, and what makes an image encoder read them."""
+Sense = tuple[nn.Module, Connector, Sequence[str]]
+"""An encoder of `SENSES`, its connector, and the cameras whose pictures it reads."""
 
 
 class Prefix:
@@ -85,8 +90,7 @@ class Observer(nn.Module):
         attention: how the prefix sees itself: `bidirectional`, `causal`, `stepwise` (no step looks ahead: a readout per
             step) or `framewise` (each step is read by itself, whatever its age: a readout per step, and no prefix).
         order: what is read in which order within a step (`task` is read once, before or after all steps).
-        depth: a depth encoder and its connector, for the cameras in `depth_cameras`; None reads no depth pictures.
-        depth_cameras: those that come with depth.
+        senses: by name, of `SENSES`, what else cameras give: depth, categories.
         map: a memory that becomes tokens; None: none. Wants `framewise` attention.
 
     Attributes:
@@ -108,8 +112,7 @@ class Observer(nn.Module):
         readout_tokens: int = 1,
         attention: Attention = "bidirectional",
         order: Sequence[str] = SEGMENTS,
-        depth: tuple[DepthEncoder, Connector] | None = None,
-        depth_cameras: Sequence[str] = (),
+        senses: Mapping[str, Sense] | None = None,
         map: Any = None,
     ) -> None:
         super().__init__()
@@ -128,17 +131,17 @@ class Observer(nn.Module):
         self.ages = nn.Parameter(torch.zeros(history, width)) if aged else None
         shared = len(encoders) < len(self.cameras)
         self.camera_embeddings = nn.Parameter(torch.randn(len(self.cameras), width) * 0.02) if shared else None
-        self.depth: DepthEncoder | None
-        self.depth_connector: Connector | None
-        self.depth, self.depth_connector = depth if depth is not None else (None, None)
-        self.depth_cameras = list(depth_cameras) if depth is not None else []
-        for name, part in (("depth", depth), ("map", map)):
-            if part is not None and name not in order:
+        for name in (*(senses or {}), *(("map",) if map is not None else ())):
+            if name not in order:
                 raise ValueError(f"model.{name} is given, but model.order {list(order)} does not read it")
+        self.senses = {name: list(sense[2]) for name, sense in (senses or {}).items()}
+        for name, (encoder, connector, _) in (senses or {}).items():
+            self.add_module(name, encoder)
+            self.add_module(f"{name}_connector", connector)
         if map is not None and attention != "framewise":
             raise ValueError(f"a map is read at every step: it needs model.attention=framewise, not {attention}")
         self.map: Any = map  # a `MapEncoder`
-        self.reads = tuple(DEPTH + camera for camera in self.depth_cameras)
+        self.reads = tuple(SENSES[name][0] + camera for name, those in self.senses.items() for camera in those)
         if self.map is not None:
             made = {FEATURES + camera for camera in self.cameras} | {IMAGES + camera for camera in self.cameras}
             self.reads += tuple(key for key in self.map.reads if key not in self.reads and key not in made)
@@ -157,9 +160,10 @@ class Observer(nn.Module):
 
         Args:
             config: nodes `encoder`, `connector`, `backbone`, `state`, `map` (null: none), `depth` (`{reach: metres}`:
-                depth pictures are read by an encoder and connector like the cameras'; null: they are not) and plain
-                values `readout_tokens`, `attention`, `order`, `share_encoder` (one encoder for all cameras, or one for
-                each). A map that takes `features` and doesn't say how many reads the image encoder's.
+                depth pictures are read by an encoder and connector like the cameras'; null: they are not), `semantic`
+                (`{categories: C}`: those of categories likewise) and plain values `readout_tokens`, `attention`,
+                `order`, `share_encoder` (one encoder for all cameras, or one for each). A map that takes `features` and
+                doesn't say how many reads the image encoder's.
             tokenizer: gives the backbone its vocabulary.
             cameras: camera names.
             state_dim: S.
@@ -170,7 +174,7 @@ class Observer(nn.Module):
             ValueError: an unknown key, or whatever a part objects to.
         """
         values = ("readout_tokens", "attention", "order", "share_encoder")
-        known = ("encoder", "connector", "backbone", "state", "depth", "map", *values)
+        known = ("encoder", "connector", "backbone", "state", "map", *SENSES, *values)
         for key in config:
             if key not in known:
                 raise ValueError(f"model has no '{key}'{nearest(str(key), known)}")
@@ -183,15 +187,18 @@ class Observer(nn.Module):
         if config.get("state") is not None and state_dim:
             state = build(config["state"], (nn.Module,), state_dim=state_dim, width=backbone.width)
         options = {key: config[key] for key in ("readout_tokens", "attention", "order") if key in config}
-        if config.get("depth") is not None:
-            if not depth_cameras:
-                raise ValueError(f"model.depth: none of the cameras {', '.join(cameras)} comes with depth")
-            depth = DepthEncoder(build(config["encoder"], (nn.Module,)), **config["depth"])
-            connector = build(config["connector"], (nn.Module,), features=depth.dim, width=backbone.width)
-            options |= {"depth": (depth, connector), "depth_cameras": depth_cameras}
+        senses: dict[str, Sense] = {}
+        for name, (_, cls_of_it) in SENSES.items():
+            if config.get(name) is not None:
+                those = depth_cameras if name == "depth" else cameras
+                if not those:
+                    raise ValueError(f"model.{name}: none of the cameras {', '.join(cameras)} comes with {name}")
+                sense: Any = cls_of_it(build(config["encoder"], (nn.Module,)), **config[name])
+                joined = build(config["connector"], (nn.Module,), features=sense.dim, width=backbone.width)
+                senses[name] = sense, joined, those
         if config.get("map") is not None:
             options["map"] = build_map(config["map"], backbone.width, encoders[0].dim if encoders else None)
-        return cls(backbone, tokenizer, cameras, encoders, connectors, state, history=history, **options)
+        return cls(backbone, tokenizer, cameras, encoders, connectors, state, history=history, senses=senses, **options)
 
     def resolved(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """`config` with checkpoint folders replaced by what they hold, for an agent that must stand alone."""
@@ -293,7 +300,7 @@ class Observer(nn.Module):
         observed: dict[str, Tokens] = {} if recalled is None else {"map": recalled}
         everywhere = {
             "images": self._see(self._encode(batch) if features is None else features) if self._sees else None,
-            "depth": self._fathom(batch) if self.depth_cameras else None,
+            **{name: self._sense(name, batch) for name in self.senses},
             "state": self._feel(batch[STATE].to(device)) if self.state is not None else None,
         }
         for name, tokens in everywhere.items():
@@ -340,11 +347,11 @@ class Observer(nn.Module):
             tokens.append(connected if self.camera_embeddings is None else connected + self.camera_embeddings[i])
         return torch.cat(tokens, dim=1)
 
-    def _fathom(self, batch: Mapping[str, Any]) -> Tensor:
-        """(B x T, cameras x M, D) from depths (B, T, H, W)."""
-        assert self.depth is not None and self.depth_connector is not None
-        pictures = [batch[DEPTH + camera].to(self.readouts.device).flatten(0, 1) for camera in self.depth_cameras]
-        return torch.cat([self.depth_connector(self.depth(picture)) for picture in pictures], dim=1)
+    def _sense(self, name: str, batch: Mapping[str, Any]) -> Tensor:
+        """(B x T, cameras x M, D) from pictures (B, T, H, W) of one of `SENSES`."""
+        key, encoder, connector = SENSES[name][0], self.get_submodule(name), self.get_submodule(f"{name}_connector")
+        pictures = [batch[key + camera].to(self.readouts.device).flatten(0, 1) for camera in self.senses[name]]
+        return torch.cat([connector(encoder(picture)) for picture in pictures], dim=1)
 
     def _feel(self, state: Tensor) -> Tensor:
         """(B x T, M, D) from (B, T, S)."""
