@@ -163,6 +163,15 @@ def test_depth_is_read_where_asked_for():
     assert readouts(agent, as_batch([broken])).isfinite().all()
 
 
+def test_who_looks_at_no_pictures_has_no_eyes():
+    words = "model.order=[task,map,state]", "model.depth=null"
+    assert len(an_agent(*MAPS["occupancy"], *words).model.encoders) == 0
+    assert len(an_agent(*MAPS["smnet"], *words).model.encoders) == 1
+    agent = an_agent(*MAPS["occupancy"], *words).train()
+    agent.loss(as_batch([an_episode(3, 0)]))["loss"].backward()
+    assert all(p.grad is not None for p in agent.parameters() if p.requires_grad)
+
+
 def test_categories_are_read_where_asked_for_and_what_is_none_is_black():
     words = "model.semantic={categories: 5}", "model.order=[task,semantic,state]", "model.depth=null"
     agent, episode = an_agent(*words).train(), an_episode(2, 0)

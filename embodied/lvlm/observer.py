@@ -129,7 +129,7 @@ class Observer(nn.Module):
         self.readouts = nn.Parameter(torch.randn(readout_tokens, width) * 0.02)
         aged = history > 1 and attention != "framewise"
         self.ages = nn.Parameter(torch.zeros(history, width)) if aged else None
-        shared = len(encoders) < len(self.cameras)
+        shared = 0 < len(encoders) < len(self.cameras)
         self.camera_embeddings = nn.Parameter(torch.randn(len(self.cameras), width) * 0.02) if shared else None
         for name in (*(senses or {}), *(("map",) if map is not None else ())):
             if name not in order:
@@ -198,12 +198,14 @@ class Observer(nn.Module):
                 senses[name] = sense, joined, those
         if config.get("map") is not None:
             options["map"] = build_map(config["map"], backbone.width, encoders[0].dim if encoders else None)
+        if not shown and not any(key.startswith(FEATURES) for key in getattr(options.get("map"), "reads", ())):
+            encoders = []  # nothing looks at pictures
         return cls(backbone, tokenizer, cameras, encoders, connectors, state, history=history, senses=senses, **options)
 
     def resolved(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """`config` with checkpoint folders replaced by what they hold, for an agent that must stand alone."""
         resolved = dict(config) | {"backbone": self.backbone.resolved(dict(config["backbone"]))}
-        for encoder in self.encoders[:1]:
+        for encoder in [*self.encoders, *(self.get_submodule(f"{name}.encoder") for name in self.senses)][:1]:
             assert isinstance(encoder, ImageEncoder)
             resolved["encoder"] = encoder.resolved(dict(config["encoder"]))
         return resolved
