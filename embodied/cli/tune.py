@@ -223,8 +223,9 @@ def _assistant(plain: dict[str, Any], folder: Path | None, readers: Mapping[str,
     chat = plain.get("chat") or option("chat", row.chat)
     text = plain["text"]
     if plain["init"]:
-        own = is_assistant(plain["init"]) and not plain.get("chat")
-        assistant = Assistant.from_pretrained(plain["init"], None if own else chat)
+        start = _saved(plain["init"])
+        own = is_assistant(start) and not plain.get("chat")
+        assistant = Assistant.from_pretrained(start, None if own else chat)
         assistant.max_tokens = assistant.encode.max_tokens = text["max_tokens"]
         assistant.drop_turns = assistant.encode.drop_turns = text["drop_turns"]
         assistant.video = FilmSampling.from_dict(plain["video"])
@@ -238,7 +239,7 @@ def _assistant(plain: dict[str, Any], folder: Path | None, readers: Mapping[str,
     node = row.node(plain["tiny"])
     model = _model(node, tokenizer, plain["tiny"])
     if plain["encoder_from"]:
-        _take_encoder(model, Path(plain["encoder_from"]))
+        _take_encoder(model, plain["encoder_from"])
     return Assistant(model, tokenizer, chat, text["max_tokens"], text["drop_turns"], video=plain["video"])
 
 
@@ -254,24 +255,30 @@ def _model(node: dict[str, Any], tokenizer: Any, tiny: bool) -> Any:
     return LVLM.from_config(node, len(tokenizer))
 
 
-def _take_encoder(model: Any, folder: Path) -> None:
+def _take_encoder(model: Any, folder: str | Path) -> None:
     """Give a new model the encoder of another assistant.
 
     Raises:
         ValueError: the folder holds none, or one of another shape.
     """
     from embodied.assistant import Assistant
-    from embodied.evaluation.policies import newest_stage
-    from embodied.training.run_folder import newest
 
-    stage = newest_stage(folder) or folder
-    theirs = Assistant.from_pretrained(newest(stage) or stage).model.vision
+    theirs = Assistant.from_pretrained(_saved(folder)).model.vision
     if theirs is None or model.vision is None:
         raise ValueError(f"encoder_from={folder}: {'this model' if theirs else 'that one'} has no encoder")
     try:
         model.vision.encoder.load_state_dict(theirs.encoder.state_dict())
     except RuntimeError:
         raise ValueError(f"encoder_from={folder} has another shape than row.model.encoder") from None
+
+
+def _saved(folder: str | Path) -> Path:
+    """The model's folder, where a run's or a whole recipe's is given: the newest checkpoint of the last stage."""
+    from embodied.evaluation.policies import newest_stage
+    from embodied.training.run_folder import newest
+
+    stage = newest_stage(folder) or Path(folder)
+    return newest(stage) or stage
 
 
 def texts(readers: Mapping[str, Reader], role: str | None = None) -> Iterator[str]:

@@ -177,6 +177,11 @@ def test_an_encoder_taught_things_and_boxes_serves_models_with_other_connectors(
     theirs = weights("second/2-align")
     assert all(torch.equal(theirs[name], seen[name]) for name in seen if name.startswith("vision.encoder."))
 
+    outcome = tune(*words, "only=[align]", "out=third", "init=first")  # the last stage of a recipe's runs
+    assert outcome[0] == 0, outcome[2]
+    theirs, last = weights("third/2-align"), weights("first/3-tune")
+    assert all(torch.equal(theirs[name], last[name]) for name in last if name.startswith("vision.encoder."))
+
     one_line(tune(*other, "out=first"), "first/1-see was trained with row.model.connector.activation=None, not relu")
     config = Assistant.from_pretrained(newest("first/1-see")).model.config
     stem = {"_target_": "embodied.lvlm.encoders.convolution.ConvolutionalStem", "widths": [8, 16]}
