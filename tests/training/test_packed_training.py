@@ -135,6 +135,28 @@ def test_a_picture_that_is_read_once_for_all_its_questions_has_the_gradients_of_
     assert (together - apart).abs().max() < 1e-6
 
 
+def test_a_long_text_that_questions_begin_with_is_read_once_and_a_few_words_are_not():
+    story = " ".join(WORDS * 4)
+
+    class Stories:
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, index):
+            asked = f"{index // 3} {story} {WORDS[index % 6]}" if index < 6 else f"{WORDS[index % 6]} {index}"
+            answer = {"role": "assistant", "content": WORDS[index % 5]}
+            return Sample(f"story/{index}", [{"role": "user", "content": asked}, answer])
+
+    assistant, parts = an_assistant(), {}
+    for name, packing in {"apart": None, "shared": SharedPrefix(1024)}.items():
+        stream = ConversationStream(assistant, {"s": Stories()}, {}, 12, 3, packing=packing, together={"s": 3})
+        parts[name] = gradients(assistant, stream)
+    layout = stream.gather(stream.indices(0))["layout"]
+    assert sum(map(bool, layout.shared)) == 4 and min(filter(None, layout.shared)) > 20
+    (loss, together), (expected, apart) = parts["shared"], parts["apart"]
+    assert abs(loss - expected) < 1e-6 and (together - apart).abs().max() < 1e-6
+
+
 def test_what_is_learned_is_never_shared():
     alike = Encoded([1, 2, 3, 4, 5], [IGNORED, IGNORED, IGNORED, 4, 5], [True, False, False, False, False], ("a.png",))
     other = Encoded([1, 2, 3, 4, 6], [IGNORED, IGNORED, IGNORED, 4, 6], [True, False, False, False, False], ("a.png",))

@@ -74,7 +74,7 @@ class BestFit:
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """Conversations about the same picture in one row, in which the picture is read once.
+    """Conversations about the same picture, or the same long text, in one row, in which it is read once.
 
     What they begin with alike, pictures and all, is laid once, and each sees it and its own rest. It computes what a
     row each would compute; it pays where a step has many questions about few pictures (`together` of a source).
@@ -103,8 +103,10 @@ class SharedPrefix:
         about: dict[tuple[str, ...], int] = {}  # media, and the last conversation that could lead others
         size: dict[int, int] = {}
         for i, conversation in enumerate(conversations):
-            lead = about.get(conversation.media) if conversation.media else None
+            lead = about.get(conversation.media)
             alike = 0 if lead is None else _beginning(conversations[lead], conversation)
+            if not conversation.media and 2 * alike < lengths[i]:
+                alike = 0  # no more than the same few words
             if lead is not None and alike and size[lead] + lengths[i] - alike <= self.tokens:
                 leads[i], shared[i] = lead, alike
                 size[lead] += lengths[i] - alike
