@@ -7,6 +7,7 @@
     chat/<split>/all.jsonl       those of all tasks about pictures, picture by picture
     chat/<split>/listed.jsonl    those of vqa and refer, picture by picture, each asked after the things were listed
     chat/<split>/thought.jsonl   the same, with a thought before each answer
+    chat/<split>/told.jsonl      the same, without the picture: about the list alone
     official/...                 the formats of official scorers, see `envs.scenes.exports`
     scenes/<split>.jsonl         what each picture shows; scenes/<split>_videos.jsonl what each film shows
 
@@ -29,13 +30,13 @@ from envs.scenes.balance import MOST_OVER
 from envs.scenes.exports import export, write_lines
 from envs.scenes.language_only import language_only
 from envs.scenes.painter import IMAGES, PARTS, VIDEOS, record_of
-from envs.scenes.samples import TASKS, Picture, Written, by_picture, listed_first, thought_through, write_split
+from envs.scenes.samples import TASKS, Picture, Written, by_picture, listed_first, thought_through, told, write_split
 from envs.scenes.settings import Settings
 from envs.scenes.visibility import DEPTH_MARGIN, LEAST_SHARE, LEAST_SHOWN, SIDE_MARGIN, Fact
 from envs.scenes.vocabulary import UNSEEN
 
 ABOUT, BEGUN = "scenes.json", "making.json"
-ALL, LISTED, THOUGHT = "all", "listed", "thought"
+ALL, LISTED, THOUGHT, TOLD = "all", "listed", "thought", "told"
 FOLDERS = ("chat", "official", "scenes")
 """What is written when all pictures are there."""
 STRETCH = {IMAGES: 40, VIDEOS: 5}
@@ -122,6 +123,7 @@ class SceneMaker:
                 write_lines(chat / split / f"{LISTED}.jsonl", listed_first(written[split], seed))
                 thoughts = thought_through(written[split], seed, pictures, size)
                 write_lines(chat / split / f"{THOUGHT}.jsonl", thoughts)
+                write_lines(chat / split / f"{TOLD}.jsonl", told(thoughts))
                 export(official, self._settings, split, pictures, written[split])
         with atomic_folder(scenes_folder) as scenes:
             for split in images:

@@ -152,6 +152,19 @@ def thought_through(written: Written, seed: int, pictures: Sequence[Picture], si
     return rows
 
 
+def told(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Conversations without their pictures: whoever learns from those of `thought_through` has to read the list.
+
+    With the picture there, what is in it can be looked at again, and how to copy from a list is learned late.
+    """
+    rows_told = []
+    for row in rows:
+        asked, *rest = row["messages"]
+        words = [part for part in asked["content"] if part["type"] == "text"]
+        rows_told.append(row | {"messages": [asked | {"content": words}, *rest]})
+    return rows_told
+
+
 def _meta(task: str, number: int, place: int, question: Question) -> dict[str, Any]:
     meta: dict[str, Any] = {"question": question.text, "answers": [question.answer]}
     if task.startswith("pope"):

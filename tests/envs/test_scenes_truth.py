@@ -322,9 +322,8 @@ def test_every_line_is_a_sample_and_its_picture_is_there(made):
 
 def test_all_samples_about_a_picture_stand_together_and_none_twice(made):
     for split in SPLITS:
-        tasks = [
-            f.stem for f in made.glob(f"chat/{split}/*.jsonl") if f.stem not in ("all", "listed", "thought", "video")
-        ]
+        files = {file.stem for file in made.glob(f"chat/{split}/*.jsonl")}
+        tasks = sorted(files - {"all", "listed", "thought", "told", "video"})
         apart = [row for task in tasks for row in lines(made / f"chat/{split}/{task}.jsonl")]
         together = lines(made / f"chat/{split}/all.jsonl")
         said = [json.dumps(row["messages"]) for row in together]
@@ -348,6 +347,15 @@ def test_questions_after_a_list_are_those_of_vqa_and_refer_and_the_list_is_that_
             own = plain[row["id"]]["messages"]
             assert (question["content"], answer) == (own[0]["content"][1:], own[1])
             Sample.from_dict(row)
+
+
+def test_what_is_told_is_what_is_thought_through_without_the_picture(made):
+    thought, told = (lines(made / f"chat/val/{name}.jsonl") for name in ("thought", "told"))
+    assert thought and len(thought) == len(told)
+    for one, other in zip(thought, told, strict=True):
+        (asked, *rest), (bare, *same) = one["messages"], other["messages"]
+        assert rest == same and bare["content"] == asked["content"][1:] and asked["content"][0]["type"] == "image"
+        Sample.from_dict(other)
 
 
 def test_a_thought_is_true_and_ends_in_the_answer(made):
