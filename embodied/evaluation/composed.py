@@ -1,9 +1,8 @@
 """Policies that a config composes of parts: `policy=explorer`, `policy=my/policy.yaml`, `policy={_target_: ...}`.
 
 A name is that of a YAML in `conf/policies`; one with `defaults: [explorer]` says only what is otherwise than there.
-Its values may refer to the rest of the command's config
-(`${env.make.body.turn}`), and `settings=` changes some of them: `settings={frontiers: {least: 5}}`. What is built
-passes the allow-list of `embodied.building`.
+Its values may refer to the rest of the command's config (`${env.make.body.turn}`), and `settings=` changes some of
+them: `settings={frontiers: {least: 5}}`. What is built passes the allow-list of `embodied.building`.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
@@ -82,12 +81,18 @@ def compose_policy(
 
 
 def _loaded(file: Path) -> Any:
-    """What a file says, on top of those of `conf/policies` that its `defaults` name, the later the stronger."""
+    """What a file says, on top of those of `conf/policies` that its `defaults` name, the later the stronger.
+
+    Raises:
+        ValueError: they name another than those.
+    """
     said = OmegaConf.load(file)
     if not isinstance(said, DictConfig) or "defaults" not in said:
         return said
-    below = [_loaded(_folder() / f"{name}.yaml") for name in said.pop("defaults")]
-    return OmegaConf.merge(*below, said)
+    below = said.pop("defaults")
+    if not isinstance(below, ListConfig) or not set(below) <= set(composed_names()) - {file.stem}:
+        raise ValueError(f"{file}: defaults is a list of names of {', '.join(composed_names())}, got {below}")
+    return OmegaConf.merge(*(_loaded(_folder() / f"{name}.yaml") for name in below), said)
 
 
 def takes_embodiment(node: Mapping[str, Any]) -> bool:

@@ -33,7 +33,8 @@ class ImageTextMatcher:
         device: torch's name of one.
 
     Raises:
-        ValueError: no such folder, a model that matches no texts, or a prompt without `{target}`.
+        ValueError: no such folder, a model that matches no texts or lacks weights for it (a BLIP-2 that was saved to
+            write captions), or a prompt without `{target}`.
     """
 
     def __init__(
@@ -53,9 +54,16 @@ class ImageTextMatcher:
         self.goals, self.camera, self.prompts = goals, camera, list(prompts)
         kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
         maker: Any = Blip2ForImageTextRetrieval if kind == "blip-2" else AutoModel
-        self.model = maker.from_pretrained(folder, local_files_only=True).to(device).eval()
-        if not {"text_projection", "text_model"} & set(dict(self.model.named_children())):
+        model, found = maker.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+        if not {"text_projection", "text_model"} & set(dict(model.named_children())):
             raise ValueError(f"the matcher's {folder} is a {kind}, which does not compare pictures with texts")
+        if found["missing_keys"]:
+            lacks = sorted(found["missing_keys"])[0]
+            raise ValueError(f"the matcher's {folder} is a {kind} saved without {lacks}: it cannot compare")
+        self.model = model.to(device).eval()
+        longest = getattr(model.config.text_config, "max_position_embeddings", None)
+        # SigLIP learned texts of full length only
+        self.padding = {"padding": "max_length", "max_length": longest} if kind == "siglip" else {"padding": True}
         self.pictures = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
@@ -73,7 +81,7 @@ class ImageTextMatcher:
         asked = [prompt.replace(TARGET, target) for target in targets for prompt in self.prompts]
         different = sorted(set(asked))
         inputs = dict(self.pictures(list(observations[key]), return_tensors="pt"))
-        inputs |= dict(self.tokenizer(different, padding=True, return_tensors="pt"))
+        inputs |= dict(self.tokenizer(different, return_tensors="pt", **self.padding))
         found = self.model(**{name: value.to(self.model.device) for name, value in inputs.items()})
         views = found.image_embeds if found.image_embeds.ndim == 3 else found.image_embeds.unsqueeze(1)
         cosines = torch.einsum("bqd,td->bqt", views, found.text_embeds).amax(1)

@@ -46,6 +46,13 @@ def test_settings_change_what_they_name_and_nothing_else():
     assert changed == plain
 
 
+@pytest.mark.parametrize("defaults", ["[explorers]", "explorer", "[policy]"])
+def test_defaults_that_name_no_policy_are_refused(tmp_path, defaults):
+    (tmp_path / "policy.yaml").write_text(f"defaults: {defaults}\n")
+    with pytest.raises(ValueError, match=r"policy\.yaml: defaults is a list of names of explorer"):
+        compose_policy(tmp_path / "policy.yaml")
+
+
 def test_what_is_a_name_a_folder_a_file_and_a_node_is_told_apart():
     assert [is_composed(spec) for spec in ("explorer", "my/walk.yaml", {"_target_": "a.B"})] == [True] * 3
     assert [is_composed(spec) for spec in ("expert", "random", "runs/explorer")] == [False] * 3

@@ -16,6 +16,8 @@ from transformers import (
     CLIPConfig,
     CLIPModel,
     PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipModel,
 )
 
 from embodied.building import build
@@ -42,6 +44,9 @@ def small(kind):
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     eyes = sizes | {"image_size": 16, "patch_size": 8}
+    if kind == "siglip":
+        text = sizes | {"vocab_size": len(WORDS), "max_position_embeddings": 32, "projection_size": 16}
+        return SiglipModel(SiglipConfig(text_config=text, vision_config=eyes))
     if kind == "clip":
         text = sizes | {"vocab_size": len(WORDS), "eos_token_id": 1, "max_position_embeddings": 32}
         return CLIPModel(CLIPConfig(text_config=text, vision_config=eyes, projection_dim=8))
@@ -50,7 +55,7 @@ def small(kind):
     return Blip2ForImageTextRetrieval(Blip2Config(**parts, num_query_tokens=4, image_text_hidden_size=8))
 
 
-@pytest.fixture(params=["clip", "blip2"])
+@pytest.fixture(params=["clip", "siglip", "blip2"])
 def folder(request, tmp_path):
     return saved(small(request.param), tmp_path)
 
@@ -68,9 +73,19 @@ def test_scores_are_the_models_own_cosines(folder):
         for column, prompt in enumerate((f"seems like there is a {name} ahead .", name)):
             inputs = matcher.pictures(list(views(3)[row : row + 1]), return_tensors="pt")
             with torch.no_grad():
-                found = matcher.model(**inputs, **matcher.tokenizer([prompt], return_tensors="pt"))
+                found = matcher.model(**inputs, **matcher.tokenizer([prompt], return_tensors="pt", **matcher.padding))
             scale = matcher.model.logit_scale.exp() if hasattr(matcher.model, "logit_scale") else 1.0
-            assert scores[row, column] == pytest.approx((found.logits_per_image / scale).item(), abs=1e-5)
+            shift = getattr(matcher.model, "logit_bias", 0.0)
+            assert scores[row, column] == pytest.approx(((found.logits_per_image - shift) / scale).item(), abs=1e-5)
+
+
+def test_a_model_saved_without_what_compares_is_refused(tmp_path):
+    model = small("clip")
+    folder = saved(model, tmp_path)
+    kept = {name: value for name, value in model.state_dict().items() if name != "text_projection.weight"}
+    model.save_pretrained(folder, state_dict=kept)
+    with pytest.raises(ValueError, match=r"saved without text_projection\.weight"):
+        ImageTextMatcher(folder, GOALS)
 
 
 def test_what_cannot_be_scored_is_one_line(folder, tmp_path):
