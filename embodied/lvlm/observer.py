@@ -188,12 +188,12 @@ class Observer(nn.Module):
             state = build(config["state"], (nn.Module,), state_dim=state_dim, width=backbone.width)
         options = {key: config[key] for key in ("readout_tokens", "attention", "order") if key in config}
         senses: dict[str, Sense] = {}
-        for name, (_, cls_of_it) in SENSES.items():
+        for name, (_, reader) in SENSES.items():
             if config.get(name) is not None:
                 those = depth_cameras if name == "depth" else cameras
                 if not those:
                     raise ValueError(f"model.{name}: none of the cameras {', '.join(cameras)} comes with {name}")
-                sense: Any = cls_of_it(build(config["encoder"], (nn.Module,)), **config[name])
+                sense: Any = reader(build(config["encoder"], (nn.Module,)), **config[name])
                 joined = build(config["connector"], (nn.Module,), features=sense.dim, width=backbone.width)
                 senses[name] = sense, joined, those
         if config.get("map") is not None:
