@@ -121,7 +121,7 @@ class SceneMaker:
                 seed, size = self._settings.seed, self._settings.size
                 write_lines(chat / split / f"{ALL}.jsonl", by_picture(written[split], seed))
                 write_lines(chat / split / f"{LISTED}.jsonl", listed_first(written[split], seed))
-                thoughts = thought_through(written[split], seed, pictures, size)
+                thoughts = thought_through(written[split], seed, pictures)
                 write_lines(chat / split / f"{THOUGHT}.jsonl", thoughts)
                 write_lines(chat / split / f"{TOLD}.jsonl", told(thoughts))
                 export(official, self._settings, split, pictures, written[split])

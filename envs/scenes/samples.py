@@ -21,8 +21,8 @@ from envs.scenes.probes import SETTINGS, Probes
 from envs.scenes.questions import Asker, Question
 from envs.scenes.references import ASKED, in_text, references
 from envs.scenes.settings import Settings
-from envs.scenes.thoughts import THINK, thought
-from envs.scenes.visibility import Fact, from_left
+from envs.scenes.thoughts import FROM_NEAR, THINK, thought
+from envs.scenes.visibility import Fact, from_left, from_near
 
 SOURCE = "scenes"
 TASKS = ("caption", "vqa", *(f"pope_{setting}" for setting in SETTINGS), "refer", "detect", "dialogue", "video")
@@ -135,11 +135,11 @@ def listed_first(written: Written, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def thought_through(written: Written, seed: int, pictures: Sequence[Picture], size: int) -> list[dict[str, Any]]:
+def thought_through(written: Written, seed: int, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
     """Those of `listed_first`, the questions of `vqa` asked to think, and with the thought before the answer."""
     facts = {picture.number: picture.facts for picture in pictures}
     thoughts = {
-        sample["id"]: thought(question, facts[number], size)
+        sample["id"]: thought(question, facts[number])
         for sample, (number, question) in zip(written.samples["vqa"], written.asked["vqa"], strict=True)
     }
     rows = []
@@ -208,10 +208,15 @@ def _refer(written: Written, random: np.random.Generator, split: str, picture: P
 
 
 def _detect(written: Written, random: np.random.Generator, split: str, picture: Picture, size: int) -> None:
-    """All things that are seen, from left to right, as grounded captions have them: `small red ball [x1,y1,x2,y2]`."""
+    """All things that are seen, from left to right, as grounded captions have them: `small red ball [x1,y1,x2,y2]`.
+
+    Behind that, where there are several, their names again from near to far.
+    """
     seen = from_left(picture.facts)
     if seen:
         answer = ", ".join(f"{full(fact)} {in_text(fact.box, size)}" for fact in seen)
+        if len(seen) > 1:
+            answer += f". {FROM_NEAR}: {', '.join(full(fact) for fact in from_near(seen))}."
         parts = [{"type": "image", "image": picture.file}, _text(LIST[random.integers(len(LIST))])]
         boxes = [list(fact.box) for fact in seen]
         meta = {"image_id": picture.number, "phrases": [full(fact) for fact in seen], "boxes": boxes}

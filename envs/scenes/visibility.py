@@ -113,6 +113,11 @@ def from_left(facts: Sequence[Fact]) -> list[Fact]:
     return sorted((fact for fact in facts if fact.seen), key=lambda fact: fact.column)
 
 
+def from_near(facts: Sequence[Fact]) -> list[Fact]:
+    """The things that are seen, the nearest to the camera first."""
+    return sorted((fact for fact in facts if fact.seen), key=lambda fact: fact.depth)
+
+
 def left_of(a: Fact, b: Fact) -> bool | None:
     """Whether the camera sees `a` to the left of `b`; None where that is not clear."""
     return None if abs(a.column - b.column) < SIDE_MARGIN else a.column < b.column

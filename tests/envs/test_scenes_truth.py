@@ -10,7 +10,7 @@ import pytest
 from embodied.data.multimodal.sample import Sample
 from envs.scenes.maker import SceneMaker
 from envs.scenes.painter import Painter
-from envs.scenes.thoughts import ANSWER, THINK
+from envs.scenes.thoughts import ANSWER, FROM_NEAR, THINK
 
 pytestmark = pytest.mark.simulator("pybullet")
 SIZE = 128
@@ -370,13 +370,18 @@ def test_a_thought_is_true_and_ends_in_the_answer(made):
         kind, right = row["meta"]["question_type"], row["meta"]["answers"][0]
         reasons, mark, last = said.rpartition(f" {ANSWER} ")
         assert asked == f"{row['meta']['question']} {THINK}" and mark and last == right
-        parts = [part.split(": ")[1] for part in re.split(r"\. ?", reasons) if part]
-        assert len(parts) == (2 if kind in ("relation", "compare_size", "compare_number") else 1)
+        steps = [step.partition(": ") for step in re.split(r"\. ?", reasons) if step]
+        parts = [part for _, _, part in steps]
+        assert len(parts) == {"relation": 3, "compare_size": 2, "compare_number": 2}.get(kind, 1)
         found = [[] if part == "none" else part.split(", ") for part in parts]
-        listed = row["messages"][1]["content"][0]["text"]
+        listed, _, near = row["messages"][1]["content"][0]["text"].partition(f". {FROM_NEAR}: ")
         assert all(thing in listed for things in found for thing in things if not thing.isdigit())
         if kind == "relation":
-            assert _relation(row["meta"]["question"], parts) in (right, None)
+            x, y, _ = parts
+            assert {x, y} == set(found[2]) and _relation(row["meta"]["question"], x, found[2]) in (right, None)
+            places = near[:-1].split(", ") if steps[2][0] == FROM_NEAR else re.split(r" \[.*?\](?:, )?", listed)
+            assert places.index(found[2][0]) < places.index(found[2][1])
+            assert near.count(", ") == listed.count("], ")
         elif "number" in kind or kind == "count":
             counts = [len(things) - 1 if things else 0 for things in found]
             assert all(int(things[-1]) == count for things, count in zip(found, counts, strict=True) if things)
@@ -389,13 +394,13 @@ def test_a_thought_is_true_and_ends_in_the_answer(made):
     assert {"relation", "count", "compare_number", "compare_size", "exist"} <= set(read)
 
 
-def _relation(question, parts):
-    """What the boxes say; None where another way of asking than these is used."""
-    x, y = ([int(edge) for edge in part.partition("[")[2][:-1].split(",")] for part in parts)
+def _relation(question, x, order):
+    """What the order of the two says; None where another way of asking than these is used."""
+    first = order[0] == x
     if "left or" in question:
-        return "left" if x[0] + x[2] < y[0] + y[2] else "right"
-    true = {"left": x[0] + x[2] < y[0] + y[2], "right": x[0] + x[2] > y[0] + y[2]}
-    true |= {"in front": x[3] > y[3], "closer": x[3] > y[3], "behind": x[3] < y[3], "farther": x[3] < y[3]}
+        return "left" if first else "right"
+    true = {"left": first, "right": not first, "in front": first, "closer": first, "behind": not first}
+    true |= {"farther": not first}
     return next(("yes" if true[word] else "no" for word in true if word in question), None)
 
 

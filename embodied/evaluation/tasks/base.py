@@ -104,10 +104,13 @@ class First:
     Attributes:
         prompt: the words.
         max_new_tokens: of the answer to them.
+        pictures: whether the question behind it is asked with the pictures still there; false: the model answers from
+            its own words alone, as who reads a caption (PICa, Yang et al. 2022, arXiv 2109.05014).
     """
 
     prompt: str
     max_new_tokens: int = 256
+    pictures: bool = True
 
     def __post_init__(self) -> None:
         if not self.prompt.strip() or self.max_new_tokens < 1:
@@ -122,15 +125,16 @@ class First:
         return [*before, {"role": "user", "content": [*media, {"type": "text", "text": self.prompt}]}]
 
     def answered(self, conversation: Conversation, answer: str) -> Conversation:
-        """The conversation to continue, when this was answered; pictures stay with what was asked first.
+        """The conversation to continue, when this was answered; pictures stay with what was asked first, if they stay.
 
         A model that said nothing is asked alone.
         """
         if not answer.strip():
             return conversation
-        words = [part for part in conversation[-1]["content"] if part["type"] == "text"]
         said = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-        return [*self.asked(conversation), said, {"role": "user", "content": words}]
+        last = _wordy(conversation[-1])
+        before = self.asked(conversation)
+        return [*(before if self.pictures else [_wordy(turn) for turn in before]), said, last]
 
 
 @dataclass(frozen=True)
@@ -227,6 +231,11 @@ class Task:
             turns = [turn for turn in turns if turn["role"] != "system"]
             turns.insert(0, {"role": "system", "content": [{"type": "text", "text": self.system}]})
         return turns
+
+
+def _wordy(turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn without its pictures and films."""
+    return turn | {"content": [part for part in turn["content"] if part["type"] == "text"]}
 
 
 def _said(turn: dict[str, Any]) -> str:
