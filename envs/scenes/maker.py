@@ -118,7 +118,7 @@ class SceneMaker:
                 (chat / split).mkdir()
                 for task in TASKS:
                     write_lines(chat / split / f"{task}.jsonl", written[split].samples[task])
-                seed, size = self._settings.seed, self._settings.size
+                seed = self._settings.seed
                 write_lines(chat / split / f"{ALL}.jsonl", by_picture(written[split], seed))
                 write_lines(chat / split / f"{LISTED}.jsonl", listed_first(written[split], seed))
                 thoughts = thought_through(written[split], seed, pictures)

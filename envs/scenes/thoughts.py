@@ -28,7 +28,7 @@ ORDERS = {
 
 
 def thought(question: Question, facts: Sequence[Fact]) -> str:
-    """`red thing: small red cube. ball: large blue ball. From near to far: large blue ball, small red cube. Answer: yes`.
+    """`cube: small red cube. ball: large blue ball. From left to right: large blue ball, small red cube. Answer: no`.
 
     Args:
         question: about a picture.

@@ -94,6 +94,22 @@ def test_what_is_asked_first_is_answered_once_a_picture_and_stands_before_the_qu
     ]  # fmt: skip
 
 
+def test_what_was_answered_first_may_be_all_that_is_left_of_the_pictures():
+    last = message("user", image("b.png"), "Two?")
+    turns = [message("user", image("a.png"), "One?"), message("assistant", "1"), last]
+    first = First("List all.", pictures=False)
+    task = Task("t", [Sample("1", [*turns, message("assistant", "2")], "lab")], ExactMatch(), first=first)
+    responder = knowing({"Two?": "2", "List all.": "a red ball"})
+    assert run_task(task, responder).headline[1].value == 1
+    (asked,), (then,) = responder.asked
+    assert asked[-1] == message("user", image("b.png"), "List all.") and asked[:2] == turns[:2]
+    assert [said([turn]) for turn in then] == ["One?", "1", "List all.", "a red ball", "Two?"]
+    assert all(part["type"] == "text" for turn in then for part in turn["content"])
+    silent = knowing({"Two?": "2", "List all.": " "})
+    run_task(task, silent)
+    assert silent.asked[1][0] == turns  # who said nothing is asked with the pictures
+
+
 def test_what_was_answered_first_is_not_asked_again_after_an_interruption(tmp_path):
     task = Task("t", samples(), ExactMatch(), first=First("List all."))
     run_task(task, knowing(QUESTIONS | {"List all.": "a red ball"}), answers=Answers(tmp_path, {}, resume=False))
