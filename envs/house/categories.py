@@ -18,3 +18,5 @@ OBJECTNAV = (
 
 MP3D_ID = {name: place for place, name in enumerate(MP3D)}
 OBJECTNAV_ID = {name: place for place, name in enumerate(OBJECTNAV)}
+WANTED = 41
+"""In semantic images that are prompted with a category, the id of what is of it: the first that Matterport3D leaves."""

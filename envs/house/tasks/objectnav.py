@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from envs.house.categories import OBJECTNAV, OBJECTNAV_ID
+from embodied.spec import SEMANTIC
+from envs.house.categories import MP3D_ID, OBJECTNAV, OBJECTNAV_ID, WANTED
 from envs.house.houses import House
 from envs.house.naming import called
-from envs.house.simulator import AgentState
-from envs.house.tasks.base import Episode, HouseTask, start_in
+from envs.house.simulator import AgentState, Body
+from envs.house.tasks.base import CAMERA, Episode, HouseTask, start_in
 
 LEAST, MOST = 1.0, 30.0
 """Metres of the shortest way from the start to the nearest view point."""
@@ -25,9 +26,40 @@ class ObjectNav(HouseTask):
 
     View points are those of `envs.house.views`: at most 1 m from the object and seeing it. Categories are Habitat's 21
     of Matterport3D, as far as the house has them.
+
+    Args:
+        body, split, houses, max_steps, success_distance, wander, perturb: see `HouseTask`.
+        prompted: what is of the wanted category has the id 41, `WANTED`, in semantic images, as if a detector that takes
+            words had been prompted with it (VLFM's GroundingDINO). All else keeps its own.
+
+    Raises:
+        ValueError: `prompted`, and a body without semantic images; or an unknown option.
     """
 
     name, near = "objectnav", 0.1
+
+    def __init__(
+        self,
+        body: Body | None = None,
+        split: str = "train",
+        houses: int | None = None,
+        max_steps: int = 500,
+        success_distance: float | None = None,
+        wander: float = 0.0,
+        perturb: dict[str, float] | None = None,
+        prompted: bool = False,
+    ) -> None:
+        super().__init__(body, split, houses, max_steps, success_distance, wander, perturb)
+        if prompted and "semantic" not in self.body.outputs:
+            raise ValueError("ObjectNav: prompted needs env.make.body.outputs=[rgb,depth,semantic]")
+        self.prompted = prompted
+
+    def observation(self) -> dict[str, Any]:
+        found = super().observation()
+        if self.prompted:
+            seen, wanted = found[SEMANTIC + CAMERA], MP3D_ID[self.episode.reference["object_category"]]
+            found[SEMANTIC + CAMERA] = np.where(seen == wanted, WANTED, seen)
+        return found
 
     def draw(self, house: House, rng: np.random.Generator) -> Episode | None:
         there = sorted({item.category for item in house.spec.objects} & set(OBJECTNAV))
