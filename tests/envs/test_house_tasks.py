@@ -21,7 +21,8 @@ from embodied.evaluation.scorers.navigation.questions import EQA, IQUAD
 from embodied.evaluation.scorers.navigation.reading import Episodes
 from embodied.evaluation.scorers.reading import Skipped
 from embodied.interaction import Environment
-from embodied.spec import IMAGES, POSE, STATE, TASK
+from embodied.spec import IMAGES, POSE, SEMANTIC, STATE, TASK
+from envs.house.categories import MP3D_ID, WANTED
 from envs.house.generate import generate
 from envs.house.naming import called
 
@@ -202,6 +203,26 @@ def test_a_wandering_agent_still_arrives_and_the_label_stays_the_experts():
 
 
 # several goals, questions
+
+
+def test_semantic_images_may_be_prompted_with_what_is_wanted():
+    outputs = "env.make.body.outputs=[rgb,depth,semantic]"
+    plain, prompted = made("objectnav", outputs), made("objectnav", outputs, "env.make.prompted=true")
+    found = 0
+    for seed in range(3):
+        one, other = plain.reset(seed=seed)[0], prompted.reset(seed=seed)[0]
+        over = False
+        while not over:
+            seen, told = one[SEMANTIC + "front"], other[SEMANTIC + "front"]
+            wanted = seen == MP3D_ID[plain.episode.reference["object_category"]]
+            assert (told[wanted] == WANTED).all() and (told[~wanted] == seen[~wanted]).all()
+            found += wanted.sum()
+            action = plain.oracle()
+            one, _, over, _, _ = plain.step(action)
+            other, *_ = prompted.step(action)
+    assert found > 0
+    with pytest.raises(ValueError, match=r"prompted needs env.make.body.outputs=\[rgb,depth,semantic\]"):
+        made("objectnav", "env.make.prompted=true")
 
 
 def test_multion_goes_on_at_each_object_and_is_scored_as_officially():

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from embodied.building import build
 from embodied.evaluation.composed import compose_policy
 from embodied.interaction import stack
+from envs.house.categories import MP3D_ID, OBJECTNAV, WANTED
 from envs.house.simulator import Body
 from envs.house.tasks.objectnav import ObjectNav
 from envs.house.tasks.pointnav import PointNav
@@ -26,13 +27,13 @@ def house(task, **options):
     return {"objectnav": ObjectNav, "pointnav": PointNav}[task](body, split="val", **options)
 
 
-def explorer(env, **settings):
-    return build(compose_policy("explorer", settings), embodiment=env.embodiment)
+def explorer(env, name="explorer", **settings):
+    return build(compose_policy(name, settings), embodiment=env.embodiment)
 
 
-def walk(policy, task, seeds, most=500):
+def walk(policy, task, seeds, most=500, **options):
     """Episodes at once, one slot each: their actions and whether they succeeded."""
-    envs = [house(task) for _ in seeds]
+    envs = [house(task, **options) for _ in seeds]
     seen, done = [env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)], {}
     actions = [[] for _ in seeds]
     policy.reset(len(seeds))
@@ -57,6 +58,12 @@ def test_it_gets_there_and_an_episode_is_the_same_whoever_shares_the_batch(task)
     assert success == {0: True, 1: True}
     alone, _ = walk(policy, task, [10000])
     assert alone[0] == together[0]
+
+
+def test_it_finds_what_the_pictures_are_prompted_with():
+    policy = explorer(house("objectnav", prompted=True), "explorer_prompted")
+    assert set(policy.goals.ids.values()) == {WANTED} and policy.grid.classes == WANTED + 1
+    assert walk(policy, "objectnav", [10000], prompted=True)[1] == {0: True}
 
 
 def test_a_body_without_depth_and_eyes_without_categories_are_one_line_that_says_what_to_add():
@@ -153,7 +160,6 @@ def test_the_category_is_read_from_the_words(text, category):
 
 
 def test_every_object_that_the_task_asks_for_is_known_by_what_it_is_called():
-    from envs.house.categories import MP3D_ID, OBJECTNAV
     from envs.house.naming import called
     from envs.house.tasks.objectnav import WORDS
 

@@ -29,8 +29,8 @@ class ObjectNav(HouseTask):
 
     Args:
         body, split, houses, max_steps, success_distance, wander, perturb: see `HouseTask`.
-        prompted: what is of the wanted category has the id 41, `WANTED`, in semantic images, as if a detector that takes
-            words had been prompted with it (VLFM's GroundingDINO). All else keeps its own.
+        prompted: what is of the wanted category has the id 41, `WANTED`, in semantic images, as from a detector that
+            is prompted with words (VLFM's GroundingDINO). All else keeps its own.
 
     Raises:
         ValueError: `prompted`, and a body without semantic images; or an unknown option.
