@@ -166,6 +166,26 @@ class Agent(nn.Module, Policy):
         self.config["execution"], self.execution = dict(node), build(node, (Execution,))
         self._check_execution()
 
+    def choose_by(self, settings: Mapping[str, Any]) -> None:
+        """Choose actions otherwise than the agent was made to: options of its head, such as `temperature: 0.5` or
+        `sample_steps: 4`. What it learned stays as it is.
+
+        Raises:
+            ValueError: the head has no such option, or has other weights with it.
+        """
+        if "_target_" in settings:
+            raise ValueError(
+                f"settings are options of the agent's {type(self.head).__name__}: they choose no other head"
+            )
+        node = {**self.config["head"], **settings}
+        head = self._build_head(node, self.model.tokenizer)
+        try:
+            head.load_state_dict(self.head.state_dict())
+        except RuntimeError:
+            said = ", ".join(f"{key}={value}" for key, value in settings.items())
+            raise ValueError(f"settings: with {said} the head would have other weights than those it learned") from None
+        self.config["head"], self.head = node, head.to(next(self.head.parameters()).device).train(self.training)
+
     # training
 
     def loss(self, batch: Mapping[str, Any], generators: Generators | None = None) -> dict[str, Tensor]:

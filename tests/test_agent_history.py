@@ -216,3 +216,19 @@ def test_chunks_can_be_executed_in_another_way_than_trained():
     assert agent.execution.latency == 1 and agent.config["execution"]["latency"] == 1
     with pytest.raises(ValueError, match="chunk has only 4"):
         agent.execute_by({"_target_": "policies.execution.RecedingHorizon", "steps": 9})
+
+
+def test_a_head_can_choose_in_another_way_than_trained_and_what_it_learned_stays():
+    agent = an_agent("head=flow")
+    before = {name: weight.clone() for name, weight in agent.state_dict().items()}
+    agent.choose_by({"sample_steps": 3})
+    assert agent.head.sample_steps == agent.config["head"]["sample_steps"] == 3
+    assert all(torch.equal(weight, before[name]) for name, weight in agent.state_dict().items())
+    for settings, says in (
+        ({"sample_step": 3}, "did you mean 'sample_steps'"),
+        ({"_target_": "policies.heads.mlp.MLPHead"}, "choose no other head"),
+        ({"denoiser": {**agent.config["head"]["denoiser"], "hidden": 48}}, "other weights than those it learned"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            agent.choose_by(settings)
+    assert agent.config["head"]["sample_steps"] == 3

@@ -82,6 +82,7 @@ class PolicySource:
         folder: the agent's files; None unless it is an agent.
         source: which agent of a crew; None: the first that drives the body.
         node: how a composed one is built; None unless it is one.
+        settings: options of an agent's head, otherwise than trained; None leaves all as they are.
     """
 
     spec: str
@@ -89,6 +90,7 @@ class PolicySource:
     folder: Path | None = None
     source: str | None = None
     node: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] | None = None
 
     @property
     def wants_body(self) -> bool:
@@ -114,8 +116,8 @@ class PolicySource:
                 once; None does so on the CPU, where batches gain little.
 
         Raises:
-            ValueError: the agent's files are damaged, or of another kind; no agent of a crew drives this body; what is
-                composed is no policy, or does not fit this body.
+            ValueError: the agent's files are damaged, or of another kind; no agent of a crew drives this body; its head
+                does not take the settings; what is composed is no policy, or does not fit this body.
         """
         if self.kind == "expert":
             return ExpertPolicy()
@@ -135,6 +137,8 @@ class PolicySource:
         if place.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device={device}: this machine offers torch no GPU; use device=cpu")
         agent = self._chosen(embodiment).to(place)
+        if self.settings:
+            agent.choose_by(self.settings)
         agent.rows_per_pass = 1 if exact or (exact is None and place.type == "cpu") else None
         return agent
 
@@ -165,7 +169,9 @@ class PolicySource:
         for name in (CONFIG, WEIGHTS):
             with (self.folder / name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
-        chosen = {"source": self.source} if self.source else {}
+        chosen: dict[str, Any] = {"source": self.source} if self.source else {}
+        if self.settings:
+            chosen["settings"] = dict(self.settings)
         return {"policy": "agent", "weights": digest.hexdigest(), **chosen}
 
 
@@ -182,7 +188,9 @@ def locate_policy(
         spec: as it was given.
         key: what it was given as, for messages.
         source: which agent of a crew; None leaves that to the environment.
-        settings, config: of a composed policy, see `embodied.evaluation.composed`.
+        settings: of a composed policy, see `embodied.evaluation.composed`; or of an agent's head, see
+            `embodied.agent.Agent.choose_by`.
+        config: what a composed policy's interpolations refer to.
 
     Raises:
         ValueError: there is no such folder (the nearest one is named), it holds no agent, or it is a kind of policy
@@ -191,11 +199,9 @@ def locate_policy(
     if is_composed(spec):
         return PolicySource(called(spec), "composed", node=compose_policy(spec, settings, config))
     spec = str(spec)
-    if settings:
-        raise ValueError(
-            f"settings= is for a policy that a config composes ({', '.join(composed_names())}), not {spec}"
-        )
     if spec in ("expert", "random"):
+        if settings:
+            raise ValueError(f"settings= is for an agent, or one that a config composes, and {spec} has none")
         return PolicySource(spec, "expert" if spec == "expert" else "random")
     if spec.startswith(("ws://", "wss://")):
         raise ValueError(f"{key}={spec} is a policy server, which needs the deploy extra: this version has none yet")
@@ -206,7 +212,9 @@ def locate_policy(
         raise ValueError(f"{key}={spec} is a file: name the folder of a run, a checkpoint or an agent")
     for candidate in (folder / CHECKPOINTS / LAST, folder / LAST, folder):
         if (candidate / CONFIG).is_file() and (candidate / WEIGHTS).is_file():
-            return PolicySource(spec, "agent", candidate.resolve(), source)
+            if settings is not None and not isinstance(settings, Mapping):
+                raise ValueError(f"settings is a mapping such as {{temperature: 0.5}}, got settings={settings}")
+            return PolicySource(spec, "agent", candidate.resolve(), source, settings=settings)
     if (folder / CHECKPOINTS).exists() or (folder / "config.yaml").exists():
         raise ValueError(f"{key}={spec} is a run without a complete checkpoint yet: there is no {CHECKPOINTS}/{LAST}")
     missing = f"there is no {CONFIG} with {WEIGHTS}, and no {CHECKPOINTS}/{LAST}, in it"

@@ -94,7 +94,10 @@ def test_what_a_policy_remarks_is_printed(evaluate, monkeypatch):
         (["policy={_target_: fakes.point.PointWorld}"], "PointWorld is no embodied.interaction.Policy"),
         (["policy={_target_: fakes.policies.NoisyWalker, gian: 1}"], "takes no 'gian'; did you mean 'gain'?"),
         (["policy={_target_: fakes.policies.NoisyWalker}", "settings=3"], "settings is a mapping"),
-        (["policy=random", "settings={gain: 1}"], "settings= is for a policy that a config composes"),
+        (
+            ["policy=random", "settings={gain: 1}"],
+            "settings= is for an agent, or one that a config composes, and random has none",
+        ),
         (["policy=navgpt"], "answerer.folder is not given: add settings={answerer:{folder:...}}"),
     ],
 )
