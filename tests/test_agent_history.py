@@ -226,7 +226,7 @@ def test_a_head_can_choose_in_another_way_than_trained_and_what_it_learned_stays
     assert all(torch.equal(weight, before[name]) for name, weight in agent.state_dict().items())
     for settings, says in (
         ({"sample_step": 3}, "did you mean 'sample_steps'"),
-        ({"_target_": "policies.heads.mlp.MLPHead"}, "choose no other head"),
+        ({"_target_": "policies.heads.mlp.MLPHead"}, "choose no other"),
         ({"denoiser": {**agent.config["head"]["denoiser"], "hidden": 48}}, "other weights than those it learned"),
     ):
         with pytest.raises(ValueError, match=says):

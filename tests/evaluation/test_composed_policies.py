@@ -96,7 +96,7 @@ def test_what_a_policy_remarks_is_printed(evaluate, monkeypatch):
         (["policy={_target_: fakes.policies.NoisyWalker}", "settings=3"], "settings is a mapping"),
         (
             ["policy=random", "settings={gain: 1}"],
-            "settings= is for an agent, or one that a config composes, and random has none",
+            "one that a config composes, and random has none",
         ),
         (["policy=navgpt"], "answerer.folder is not given: add settings={answerer:{folder:...}}"),
     ],
