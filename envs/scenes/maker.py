@@ -8,6 +8,7 @@
     chat/<split>/listed.jsonl    those of vqa and refer, picture by picture, each asked after the things were listed
     chat/<split>/thought.jsonl   the same, with a thought before each answer
     chat/<split>/told.jsonl      the same, without the picture: about the list alone
+    chat/<split>/again.jsonl     the list without the picture, and then the same list again
     official/...                 the formats of official scorers, see `envs.scenes.exports`
     scenes/<split>.jsonl         what each picture shows; scenes/<split>_videos.jsonl what each film shows
 
@@ -30,13 +31,12 @@ from envs.scenes.balance import MOST_OVER
 from envs.scenes.exports import export, write_lines
 from envs.scenes.language_only import language_only
 from envs.scenes.painter import IMAGES, PARTS, VIDEOS, record_of
-from envs.scenes.samples import TASKS, Picture, Written, by_picture, listed_first, thought_through, told, write_split
+from envs.scenes.samples import TASKS, Picture, Written, combined, write_split
 from envs.scenes.settings import Settings
 from envs.scenes.visibility import DEPTH_MARGIN, LEAST_SHARE, LEAST_SHOWN, SIDE_MARGIN, Fact
 from envs.scenes.vocabulary import UNSEEN
 
 ABOUT, BEGUN = "scenes.json", "making.json"
-ALL, LISTED, THOUGHT, TOLD = "all", "listed", "thought", "told"
 FOLDERS = ("chat", "official", "scenes")
 """What is written when all pictures are there."""
 STRETCH = {IMAGES: 40, VIDEOS: 5}
@@ -118,12 +118,8 @@ class SceneMaker:
                 (chat / split).mkdir()
                 for task in TASKS:
                     write_lines(chat / split / f"{task}.jsonl", written[split].samples[task])
-                seed = self._settings.seed
-                write_lines(chat / split / f"{ALL}.jsonl", by_picture(written[split], seed))
-                write_lines(chat / split / f"{LISTED}.jsonl", listed_first(written[split], seed))
-                thoughts = thought_through(written[split], seed, pictures)
-                write_lines(chat / split / f"{THOUGHT}.jsonl", thoughts)
-                write_lines(chat / split / f"{TOLD}.jsonl", told(thoughts))
+                for name, rows in combined(written[split], self._settings.seed, pictures).items():
+                    write_lines(chat / split / f"{name}.jsonl", rows)
                 export(official, self._settings, split, pictures, written[split])
         with atomic_folder(scenes_folder) as scenes:
             for split in images:

@@ -29,6 +29,7 @@ TASKS = ("caption", "vqa", *(f"pope_{setting}" for setting in SETTINGS), "refer"
 ABOUT_PICTURES = tuple(task for task in TASKS if task != "video")
 DESCRIBE = ("Describe the picture.", "What is on the table?", "What does the picture show?", "Write a caption.")
 LIST = ("List all things with their boxes.", "Which things are where?", "Detect everything on the table.")
+AGAIN = "Say that again."
 _TABLE, _TALK, _PROBE, _REFER, _CAPTION, _FILM, _ORDER, _DETECT = 11, 12, 13, 14, 15, 16, 17, 18
 """Streams of random numbers, one per task: what one task asks does not depend on the others."""
 
@@ -99,6 +100,18 @@ def write_split(settings: Settings, split: str, pictures: Sequence[Picture], fil
     return written
 
 
+def combined(written: Written, seed: int, pictures: Sequence[Picture]) -> dict[str, list[dict[str, Any]]]:
+    """Files that are made of those of the tasks, by name; see `envs.scenes.maker`."""
+    thoughts = thought_through(written, seed, pictures)
+    return {
+        "all": by_picture(written, seed),
+        "listed": listed_first(written, seed),
+        "thought": thoughts,
+        "told": told(thoughts),
+        "again": said_again(written),
+    }
+
+
 def by_picture(written: Written, seed: int, tasks: Sequence[str] = ABOUT_PICTURES) -> list[dict[str, Any]]:
     """All samples of these tasks, those about the same picture beside each other and in a random order.
 
@@ -129,8 +142,7 @@ def listed_first(written: Written, seed: int) -> list[dict[str, Any]]:
         before = lists.get(sample["meta"]["image_id"])
         if before is not None:
             (asked, listed), (question, answer) = before, sample["messages"]
-            words = [part for part in question["content"] if part["type"] == "text"]
-            turns = [asked, listed | {"weight": 0}, question | {"content": words}, answer]
+            turns = [asked, listed | {"weight": 0}, _wordy(question), answer]
             rows.append(sample | {"messages": turns})
     return rows
 
@@ -157,12 +169,26 @@ def told(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     With the picture there, what is in it can be looked at again, and how to copy from a list is learned late.
     """
-    rows_told = []
-    for row in rows:
-        asked, *rest = row["messages"]
-        words = [part for part in asked["content"] if part["type"] == "text"]
-        rows_told.append(row | {"messages": [asked | {"content": words}, *rest]})
-    return rows_told
+    return [row | {"messages": [_wordy(row["messages"][0]), *row["messages"][1:]]} for row in rows]
+
+
+def said_again(written: Written) -> list[dict[str, Any]]:
+    """The lists of `detect` without their pictures, each said twice.
+
+    What is said the second time stands there already, every word of it. So copying is learned in minutes (by induction
+    heads: Olsson et al. 2022, arXiv 2209.11895); thoughts, of which few words are copied, take many times as long.
+    """
+    rows = []
+    for sample in written.samples["detect"]:
+        asked, listed = sample["messages"]
+        again = {"role": "user", "content": [_text(AGAIN)]}
+        rows.append(sample | {"messages": [_wordy(asked), listed | {"weight": 0}, again, listed]})
+    return rows
+
+
+def _wordy(turn: dict[str, Any]) -> dict[str, Any]:
+    """A turn without its picture."""
+    return turn | {"content": [part for part in turn["content"] if part["type"] == "text"]}
 
 
 def _meta(task: str, number: int, place: int, question: Question) -> dict[str, Any]:

@@ -323,7 +323,7 @@ def test_every_line_is_a_sample_and_its_picture_is_there(made):
 def test_all_samples_about_a_picture_stand_together_and_none_twice(made):
     for split in SPLITS:
         files = {file.stem for file in made.glob(f"chat/{split}/*.jsonl")}
-        tasks = sorted(files - {"all", "listed", "thought", "told", "video"})
+        tasks = sorted(files - {"all", "listed", "thought", "told", "again", "video"})
         apart = [row for task in tasks for row in lines(made / f"chat/{split}/{task}.jsonl")]
         together = lines(made / f"chat/{split}/all.jsonl")
         said = [json.dumps(row["messages"]) for row in together]
@@ -356,6 +356,15 @@ def test_what_is_told_is_what_is_thought_through_without_the_picture(made):
         (asked, *rest), (bare, *same) = one["messages"], other["messages"]
         assert rest == same and bare["content"] == asked["content"][1:] and asked["content"][0]["type"] == "image"
         Sample.from_dict(other)
+
+
+def test_what_is_said_again_is_the_list_word_for_word(made):
+    lists, rows = (lines(made / f"chat/val/{name}.jsonl") for name in ("detect", "again"))
+    assert rows and len(rows) == len(lists)
+    for row, plain in zip(rows, lists, strict=True):
+        (bare, listed, _, again), (asked, said) = row["messages"], plain["messages"]
+        assert bare["content"] == asked["content"][1:] and listed == said | {"weight": 0} and again == said
+        Sample.from_dict(row)
 
 
 def test_a_thought_is_true_and_ends_in_the_answer(made):
