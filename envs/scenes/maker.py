@@ -8,7 +8,7 @@
     chat/<split>/listed.jsonl    those of vqa and refer, picture by picture, each asked after the things were listed
     chat/<split>/thought.jsonl   the same, with a thought before each answer
     chat/<split>/told.jsonl      the same, without the picture: about the list alone
-    chat/<split>/again.jsonl     the list without the picture, and then the same list again
+    chat/<split>/again.jsonl     the list without the picture, and then the same list in other orders
     official/...                 the formats of official scorers, see `envs.scenes.exports`
     scenes/<split>.jsonl         what each picture shows; scenes/<split>_videos.jsonl what each film shows
 
@@ -118,7 +118,8 @@ class SceneMaker:
                 (chat / split).mkdir()
                 for task in TASKS:
                     write_lines(chat / split / f"{task}.jsonl", written[split].samples[task])
-                for name, rows in combined(written[split], self._settings.seed, pictures).items():
+                seed, size = self._settings.seed, self._settings.size
+                for name, rows in combined(written[split], seed, pictures, size).items():
                     write_lines(chat / split / f"{name}.jsonl", rows)
                 export(official, self._settings, split, pictures, written[split])
         with atomic_folder(scenes_folder) as scenes:

@@ -29,7 +29,7 @@ TASKS = ("caption", "vqa", *(f"pope_{setting}" for setting in SETTINGS), "refer"
 ABOUT_PICTURES = tuple(task for task in TASKS if task != "video")
 DESCRIBE = ("Describe the picture.", "What is on the table?", "What does the picture show?", "Write a caption.")
 LIST = ("List all things with their boxes.", "Which things are where?", "Detect everything on the table.")
-AGAIN = "Say that again."
+AGAIN = "Say that again from {order}."
 _TABLE, _TALK, _PROBE, _REFER, _CAPTION, _FILM, _ORDER, _DETECT = 11, 12, 13, 14, 15, 16, 17, 18
 """Streams of random numbers, one per task: what one task asks does not depend on the others."""
 
@@ -100,7 +100,7 @@ def write_split(settings: Settings, split: str, pictures: Sequence[Picture], fil
     return written
 
 
-def combined(written: Written, seed: int, pictures: Sequence[Picture]) -> dict[str, list[dict[str, Any]]]:
+def combined(written: Written, seed: int, pictures: Sequence[Picture], size: int) -> dict[str, list[dict[str, Any]]]:
     """Files that are made of those of the tasks, by name; see `envs.scenes.maker`."""
     thoughts = thought_through(written, seed, pictures)
     return {
@@ -108,7 +108,7 @@ def combined(written: Written, seed: int, pictures: Sequence[Picture]) -> dict[s
         "listed": listed_first(written, seed),
         "thought": thoughts,
         "told": told(thoughts),
-        "again": said_again(written),
+        "again": said_again(written, pictures, size),
     }
 
 
@@ -172,18 +172,29 @@ def told(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row | {"messages": [_wordy(row["messages"][0]), *row["messages"][1:]]} for row in rows]
 
 
-def said_again(written: Written) -> list[dict[str, Any]]:
-    """The lists of `detect` without their pictures, each said twice.
+def said_again(written: Written, pictures: Sequence[Picture], size: int) -> list[dict[str, Any]]:
+    """The lists of `detect` without their pictures, and then the same things with their boxes in each other order.
 
-    What is said the second time stands there already, every word of it. So copying is learned in minutes (by induction
-    heads: Olsson et al. 2022, arXiv 2209.11895); thoughts, of which few words are copied, take many times as long.
+    Nearly all that is said stands there already, elsewhere: so it is learned in minutes to look up what follows a name
+    (by induction heads: Olsson et al. 2022, arXiv 2209.11895). Of thoughts few words are copied, and a list that is
+    repeated as it is teaches to count on, not to look up.
     """
+    facts = {picture.number: picture.facts for picture in pictures}
     rows = []
     for sample in written.samples["detect"]:
+        left = from_left(facts[sample["meta"]["image_id"]])
+        near = from_near(left)
         asked, listed = sample["messages"]
-        again = {"role": "user", "content": [_text(AGAIN)]}
-        rows.append(sample | {"messages": [_wordy(asked), listed | {"weight": 0}, again, listed]})
+        for words, order in (("right to left", left[::-1]), ("near to far", near), ("far to near", near[::-1])):
+            again = {"role": "user", "content": [_text(AGAIN.format(order=words))]}
+            answer = {"role": "assistant", "content": [_text(_boxed(order, size))]}
+            if len(order) > 1:
+                rows.append(sample | {"messages": [_wordy(asked), listed | {"weight": 0}, again, answer]})
     return rows
+
+
+def _boxed(facts: Sequence[Fact], size: int) -> str:
+    return ", ".join(f"{full(fact)} {in_text(fact.box, size)}" for fact in facts)
 
 
 def _wordy(turn: dict[str, Any]) -> dict[str, Any]:
@@ -240,7 +251,7 @@ def _detect(written: Written, random: np.random.Generator, split: str, picture: 
     """
     seen = from_left(picture.facts)
     if seen:
-        answer = ", ".join(f"{full(fact)} {in_text(fact.box, size)}" for fact in seen)
+        answer = _boxed(seen, size)
         if len(seen) > 1:
             answer += f". {FROM_NEAR}: {', '.join(full(fact) for fact in from_near(seen))}."
         parts = [{"type": "image", "image": picture.file}, _text(LIST[random.integers(len(LIST))])]

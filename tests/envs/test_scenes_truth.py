@@ -358,13 +358,24 @@ def test_what_is_told_is_what_is_thought_through_without_the_picture(made):
         Sample.from_dict(other)
 
 
-def test_what_is_said_again_is_the_list_word_for_word(made):
+def test_what_is_said_again_is_the_list_in_another_order(made):
     lists, rows = (lines(made / f"chat/val/{name}.jsonl") for name in ("detect", "again"))
-    assert rows and len(rows) == len(lists)
-    for row, plain in zip(rows, lists, strict=True):
-        (bare, listed, _, again), (asked, said) = row["messages"], plain["messages"]
-        assert bare["content"] == asked["content"][1:] and listed == said | {"weight": 0} and again == said
+    lists = {row["id"]: row["messages"] for row in lists}
+    orders = Counter()
+    for row in rows:
+        (bare, listed, question, answer), (asked, said) = row["messages"], lists[row["id"]]
+        assert bare["content"] == asked["content"][1:] and listed == said | {"weight": 0}
+        first, _, near = said["content"][0]["text"].partition(f". {FROM_NEAR}: ")
+        things, again = (re.findall(r"[^\[,]+ \[.*?\]", text) for text in (first, answer["content"][0]["text"]))
+        things, again = ([thing.strip() for thing in some] for some in (things, again))
+        names = [thing.partition(" [")[0] for thing in again]
+        order = question["content"][0]["text"].partition("again from ")[2]
+        near = near[:-1].split(", ")
+        assert sorted(again) == sorted(things) and len(things) > 1
+        assert {"right to left.": again == things[::-1], "near to far.": names == near}.get(order, names == near[::-1])
+        orders[order] += 1
         Sample.from_dict(row)
+    assert len(orders) == 3 and len(set(orders.values())) == 1
 
 
 def test_a_thought_is_true_and_ends_in_the_answer(made):
