@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from envs.scenes.grammar import Filter, described, descriptions, fits, noun
+from envs.scenes.grammar import Filter, described, descriptions, fits, full, noun
 from envs.scenes.visibility import DEPTH_MARGIN, SIDE_MARGIN, Fact, in_front_of, left_of
 
 GRID = 999
@@ -35,6 +35,11 @@ def references(random: np.random.Generator, fact: Fact, facts: Sequence[Fact], c
 def in_text(box: Box, size: int) -> str:
     """A box of pixels as text: `[120,40,480,999]`, x1, y1, x2, y2 from 0 to 999."""
     return f"[{','.join(str(round(GRID * edge / size)) for edge in box)}]"
+
+
+def boxed(fact: Fact, size: int) -> str:
+    """A thing with its box: `small red cube [120,40,480,999]`."""
+    return f"{full(fact)} {in_text(fact.box, size)}"
 
 
 def _places(fact: Fact, facts: Sequence[Fact]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from envs.scenes.film_questions import film_questions
 from envs.scenes.grammar import captions, full
 from envs.scenes.probes import SETTINGS, Probes
 from envs.scenes.questions import Asker, Question
-from envs.scenes.references import ASKED, in_text, references
+from envs.scenes.references import ASKED, boxed, in_text, references
 from envs.scenes.settings import Settings
 from envs.scenes.thoughts import FROM_NEAR, THINK, thought
 from envs.scenes.visibility import Fact, from_left, from_near
@@ -102,7 +102,7 @@ def write_split(settings: Settings, split: str, pictures: Sequence[Picture], fil
 
 def combined(written: Written, seed: int, pictures: Sequence[Picture], size: int) -> dict[str, list[dict[str, Any]]]:
     """Files that are made of those of the tasks, by name; see `envs.scenes.maker`."""
-    thoughts = thought_through(written, seed, pictures)
+    thoughts = thought_through(written, seed, pictures, size)
     return {
         "all": by_picture(written, seed),
         "listed": listed_first(written, seed),
@@ -147,11 +147,11 @@ def listed_first(written: Written, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def thought_through(written: Written, seed: int, pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+def thought_through(written: Written, seed: int, pictures: Sequence[Picture], size: int) -> list[dict[str, Any]]:
     """Those of `listed_first`, the questions of `vqa` asked to think, and with the thought before the answer."""
     facts = {picture.number: picture.facts for picture in pictures}
     thoughts = {
-        sample["id"]: thought(question, facts[number])
+        sample["id"]: thought(question, facts[number], size)
         for sample, (number, question) in zip(written.samples["vqa"], written.asked["vqa"], strict=True)
     }
     rows = []
@@ -175,9 +175,8 @@ def told(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def said_again(written: Written, pictures: Sequence[Picture], size: int) -> list[dict[str, Any]]:
     """The lists of `detect` without their pictures, and then the same things with their boxes in each other order.
 
-    Nearly all that is said stands there already, elsewhere: so it is learned in minutes to look up what follows a name
-    (by induction heads: Olsson et al. 2022, arXiv 2209.11895). Of thoughts few words are copied, and a list that is
-    repeated as it is teaches to count on, not to look up.
+    Nearly all that is said stands there already, elsewhere, so that every number of it teaches to look up what follows
+    a name (induction heads: Olsson et al. 2022, arXiv 2209.11895). A list repeated as it is teaches to count on.
     """
     facts = {picture.number: picture.facts for picture in pictures}
     rows = []
@@ -187,14 +186,10 @@ def said_again(written: Written, pictures: Sequence[Picture], size: int) -> list
         asked, listed = sample["messages"]
         for words, order in (("right to left", left[::-1]), ("near to far", near), ("far to near", near[::-1])):
             again = {"role": "user", "content": [_text(AGAIN.format(order=words))]}
-            answer = {"role": "assistant", "content": [_text(_boxed(order, size))]}
+            answer = {"role": "assistant", "content": [_text(", ".join(boxed(fact, size) for fact in order))]}
             if len(order) > 1:
                 rows.append(sample | {"messages": [_wordy(asked), listed | {"weight": 0}, again, answer]})
     return rows
-
-
-def _boxed(facts: Sequence[Fact], size: int) -> str:
-    return ", ".join(f"{full(fact)} {in_text(fact.box, size)}" for fact in facts)
 
 
 def _wordy(turn: dict[str, Any]) -> dict[str, Any]:
@@ -251,7 +246,7 @@ def _detect(written: Written, random: np.random.Generator, split: str, picture: 
     """
     seen = from_left(picture.facts)
     if seen:
-        answer = _boxed(seen, size)
+        answer = ", ".join(boxed(fact, size) for fact in seen)
         if len(seen) > 1:
             answer += f". {FROM_NEAR}: {', '.join(full(fact) for fact in from_near(seen))}."
         parts = [{"type": "image", "image": picture.file}, _text(LIST[random.integers(len(LIST))])]

@@ -1,8 +1,10 @@
 """What one thinks before one answers a question about a picture, in words.
 
-A thought looks up what the question names among the things that were listed, and goes on as the question needs: it
-counts, or says in which order the two things stand. Behind `ANSWER` stands the answer. (Chains of thought about what a
-picture shows: Shikra, Chen et al. 2023, arXiv 2306.15195.)
+A thought looks up what the question names among the things that were listed, with its box, as chains of thought that
+are grounded do (Shikra, Chen et al. 2023, arXiv 2306.15195); or it counts them; and where the question is about places
+it says in which order the two things stand. Behind `ANSWER` stands the answer.
+
+The boxes are what teaches to look up: of thoughts without them hardly a word depends on which thing is meant.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from envs.scenes.grammar import Filter, fits, full, noun
 from envs.scenes.questions import Question
+from envs.scenes.references import boxed
 from envs.scenes.visibility import Fact, from_left, from_near
 
 THINK = "Think step by step."
@@ -27,26 +30,32 @@ ORDERS = {
 """Of `relation`, by key: the order that tells the answer."""
 
 
-def thought(question: Question, facts: Sequence[Fact]) -> str:
-    """`cube: small red cube. ball: large blue ball. From left to right: large blue ball, small red cube. Answer: no`.
+def thought(question: Question, facts: Sequence[Fact], size: int) -> str:
+    """`cube: small red cube [120,40,480,399]. ball: large blue ball [10,10,99,99]. From left to right: large blue ball,
+    small red cube. Answer: no`.
 
     Args:
         question: about a picture.
         facts: what the picture shows.
+        size: of the picture, pixels.
     """
-    return " ".join([*_steps(question, facts), ANSWER, question.answer])
+    return " ".join([*_steps(question, facts, size), ANSWER, question.answer])
 
 
-def _steps(question: Question, facts: Sequence[Fact]) -> Iterator[str]:
+def _steps(question: Question, facts: Sequence[Fact], size: int) -> Iterator[str]:
     counted = question.kind in NUMBERS
     for filter in question.about:
-        found = _found([filter], from_left(facts))
+        found = _named([filter], from_left(facts)) if counted else _boxed(filter, facts, size)
         number = f", {len(found)}" if counted and found else ""
         yield f"{noun(filter, many=counted)}: {', '.join(found) or 'none'}{number}."
     if question.kind == "relation":
         words, order = ORDERS[question.key]
-        yield f"{words}: {', '.join(_found(question.about, order(facts)))}."
+        yield f"{words}: {', '.join(_named(question.about, order(facts)))}."
 
 
-def _found(filters: Sequence[Filter], facts: Sequence[Fact]) -> list[str]:
+def _boxed(filter: Filter, facts: Sequence[Fact], size: int) -> list[str]:
+    return [boxed(fact, size) for fact in from_left(facts) if fits(fact, filter)]
+
+
+def _named(filters: Sequence[Filter], facts: Sequence[Fact]) -> list[str]:
     return [full(fact) for fact in facts if any(fits(fact, filter) for filter in filters)]

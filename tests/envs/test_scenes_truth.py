@@ -394,10 +394,12 @@ def test_a_thought_is_true_and_ends_in_the_answer(made):
         parts = [part for _, _, part in steps]
         assert len(parts) == {"relation": 3, "compare_size": 2, "compare_number": 2}.get(kind, 1)
         found = [[] if part == "none" else part.split(", ") for part in parts]
+        if not ("number" in kind or kind == "count"):
+            assert all(thing.endswith("]") for things in found[:2] for thing in things)
         listed, _, near = row["messages"][1]["content"][0]["text"].partition(f". {FROM_NEAR}: ")
         assert all(thing in listed for things in found for thing in things if not thing.isdigit())
         if kind == "relation":
-            x, y, _ = parts
+            x, y = (part.partition(" [")[0] for part in parts[:2])
             assert {x, y} == set(found[2]) and _relation(row["meta"]["question"], x, found[2]) in (right, None)
             places = near[:-1].split(", ") if steps[2][0] == FROM_NEAR else re.split(r" \[.*?\](?:, )?", listed)
             assert places.index(found[2][0]) < places.index(found[2][1])
